@@ -1,0 +1,13 @@
+//! The node: what runs on every host and carries commits.
+//!
+//! Data flows one way: [`api`] checks a request and asks [`Core`] for it; the engine decides through
+//! `form-proto` and acts; [`store`] holds what the cluster shares and is the only commit point.
+
+pub mod api;
+pub mod auth;
+mod core;
+mod error;
+pub mod store;
+
+pub use crate::core::Core;
+pub use error::{ApiError, ErrorCode};
