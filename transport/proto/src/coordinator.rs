@@ -1,0 +1,402 @@
+//! The coordinator of one attempt, on the source's node.
+//!
+//! It lives in memory alone: after a restart nobody continues a pending attempt (the store aborts it), and what
+//! was decided is in the store, where each participant reads it.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::{AttemptId, Body, CommitId, Epoch, Member, Message, Millis, Outcome};
+
+/// How long things may take, in ms.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A message that was not answered is sent again after this.
+    pub resend_ms: u64,
+    /// A store call whose outcome is unknown is looked into again after this.
+    pub store_retry_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            resend_ms: 2_000,
+            store_retry_ms: 500,
+        }
+    }
+}
+
+/// What an attempt is.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Its name.
+    pub attempt: AttemptId,
+    /// Instances that vote, the source included.
+    pub members: u16,
+    /// Past it the attempt is aborted, as long as commit(A) was not asked for.
+    pub give_up_at: Option<Millis>,
+    /// Intervals.
+    pub timing: Timing,
+}
+
+/// Where an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// begin(A) is on its way to the store.
+    Begin,
+    /// Asking every target whether it could take the commit.
+    Preflight,
+    /// Pausing the source, and encoding what changed.
+    Capture,
+    /// Targets build and verify.
+    Stage,
+    /// A store write and enough lease before anything is paused.
+    Confirm,
+    /// Old VMs are paused, new ones restored.
+    Activate,
+    /// commit(A) is on its way: the one window in which everyone waits for the store.
+    Commit,
+    /// abort(A) is on its way.
+    Abort,
+    /// The outcome is known and is carried out.
+    Finalize(Outcome),
+    /// Everyone has acknowledged.
+    Settled(Outcome),
+}
+
+/// What the store answered to commit(A) or abort(A). It decides nothing: the outcome is read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreReply {
+    /// The transaction was applied, or had been.
+    Applied,
+    /// Its condition did not hold.
+    Refused,
+    /// No answer.
+    Unknown,
+}
+
+/// A linearizable read of an attempt's outcome. An absent record means aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutcomeRead {
+    /// Neither yet.
+    Pending,
+    /// Final.
+    Committed,
+    /// Final.
+    Aborted,
+    /// The store could not be read.
+    Unknown,
+}
+
+/// What the coordinator is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoordinatorInput {
+    /// Go.
+    Start,
+    /// begin(A) was applied.
+    Begun(Epoch),
+    /// begin(A) was refused: no attempt exists.
+    BeginRefused,
+    /// No answer to begin(A): it may have been applied.
+    BeginUnknown,
+    /// A target could take the commit.
+    Fit(Member),
+    /// A target could not, or did not answer.
+    Unfit(Member),
+    /// The source runs again and what was captured is frozen and encoded.
+    Captured(CommitId),
+    /// There is nothing to commit from; the source runs.
+    CaptureFailed,
+    /// From a participant.
+    Message(Member, Message),
+    /// The store took a write and the lease is long enough.
+    LeaseConfirmed,
+    /// It did not, or is not.
+    LeaseLost,
+    /// Answer to commit(A) or abort(A).
+    StoreReplied(StoreReply),
+    /// Answer to [`CoordinatorOutput::ReadOutcome`].
+    OutcomeRead(OutcomeRead),
+    /// Somebody wants it stopped. Ignored once commit(A) was asked for.
+    Cancel,
+    /// The deadline has come.
+    Tick,
+}
+
+/// What the coordinator asks of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoordinatorOutput {
+    /// The transaction begin(A).
+    Begin,
+    /// Ask a target whether it can take a commit.
+    Preflight(Member),
+    /// Capture the source; encode against what the targets hold.
+    Capture,
+    /// To a participant (the source's own included).
+    Send(Member, Message),
+    /// Prove that the store takes writes and that the lease lasts.
+    ConfirmLease,
+    /// The transaction commit(A).
+    Commit(CommitId),
+    /// The transaction abort(A).
+    Abort,
+    /// Read the outcome, linearizably.
+    ReadOutcome,
+    /// For people: a phase begins.
+    Entered(Phase),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    fit: bool,
+    offered: bool,
+    ready: bool,
+    active: bool,
+    settled: bool,
+}
+
+/// The machine of one attempt.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    plan: Plan,
+    phase: Phase,
+    epoch: Epoch,
+    commit: Option<CommitId>,
+    members: Vec<Progress>,
+    next: Option<Millis>,
+    outputs: VecDeque<CoordinatorOutput>,
+}
+
+impl Coordinator {
+    /// A new attempt; [`CoordinatorInput::Start`] sets it going.
+    #[must_use]
+    pub fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            phase: Phase::Begin,
+            epoch: Epoch(0),
+            commit: None,
+            members: alloc::vec![Progress::default(); usize::from(plan.members)],
+            next: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// When to hand in [`CoordinatorInput::Tick`].
+    #[must_use]
+    pub fn deadline(&self) -> Option<Millis> {
+        let give_up = self.plan.give_up_at.filter(|_| self.may_give_up());
+        match (self.next, give_up) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<CoordinatorOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// The one way in.
+    pub fn handle(&mut self, input: CoordinatorInput, now: Millis) {
+        use CoordinatorInput as In;
+        match (input, self.phase) {
+            (In::Start, Phase::Begin) => {
+                self.outputs
+                    .push_back(CoordinatorOutput::Entered(Phase::Begin));
+                self.outputs.push_back(CoordinatorOutput::Begin);
+            }
+            (In::Begun(epoch), Phase::Begin) => {
+                self.epoch = epoch;
+                self.enter(Phase::Preflight);
+                for member in self.targets() {
+                    self.outputs.push_back(CoordinatorOutput::Preflight(member));
+                }
+                self.preflight_done();
+            }
+            (In::BeginRefused, Phase::Begin) => self.enter(Phase::Settled(Outcome::Aborted)),
+            (In::BeginUnknown, Phase::Begin) => self.abort(),
+            (In::Fit(member), Phase::Preflight) => {
+                if let Some(progress) = self.progress(member) {
+                    progress.fit = true;
+                }
+                self.preflight_done();
+            }
+            (In::Captured(commit), Phase::Capture) => {
+                self.commit = Some(commit);
+                self.enter(Phase::Stage);
+                self.resend(now);
+            }
+            (In::Message(member, message), _) => self.message(member, message),
+            (In::LeaseConfirmed, Phase::Confirm) => {
+                self.enter(Phase::Activate);
+                self.resend(now);
+            }
+            (In::Unfit(_), Phase::Preflight)
+            | (In::CaptureFailed, Phase::Capture)
+            | (In::LeaseLost, Phase::Confirm)
+            | (
+                In::Cancel,
+                Phase::Preflight | Phase::Capture | Phase::Stage | Phase::Confirm | Phase::Activate,
+            ) => self.abort(),
+            // A refused commit(A) can only mean that it can never be applied: somebody else decided, or the head or
+            // the membership moved. Close the attempt; what then stands in the store is read as always.
+            (In::StoreReplied(StoreReply::Refused), Phase::Commit) => self.abort(),
+            (In::StoreReplied(_), Phase::Commit | Phase::Abort) => {
+                self.next = None;
+                self.outputs.push_back(CoordinatorOutput::ReadOutcome);
+            }
+            (In::OutcomeRead(read), Phase::Commit | Phase::Abort) => match read {
+                OutcomeRead::Committed => self.decided(Outcome::Committed, now),
+                OutcomeRead::Aborted => self.decided(Outcome::Aborted, now),
+                OutcomeRead::Pending | OutcomeRead::Unknown => {
+                    self.next = Some(now.after(self.plan.timing.store_retry_ms))
+                }
+            },
+            (In::Tick, _) => self.tick(now),
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, member: Member, message: Message) {
+        if message.attempt != self.plan.attempt || message.epoch != self.epoch {
+            return;
+        }
+        let phase = self.phase;
+        let Some(progress) = self.progress(member) else {
+            return;
+        };
+        match (message.body, phase) {
+            (Body::Ready, Phase::Stage) => {
+                progress.ready = true;
+                if self.members.iter().all(|m| m.ready) {
+                    self.next = None;
+                    self.enter(Phase::Confirm);
+                    self.outputs.push_back(CoordinatorOutput::ConfirmLease);
+                }
+            }
+            (Body::Active, Phase::Activate) => {
+                progress.active = true;
+                if self.members.iter().all(|m| m.active) {
+                    self.enter(Phase::Commit);
+                    self.ask_commit();
+                }
+            }
+            (
+                Body::Refused(_) | Body::Settled(Outcome::Aborted),
+                Phase::Stage | Phase::Confirm | Phase::Activate,
+            ) => self.abort(),
+            (Body::Settled(outcome), Phase::Finalize(decided)) if outcome == decided => {
+                progress.settled = true;
+                self.finalize_done();
+            }
+            _ => {}
+        }
+    }
+
+    fn tick(&mut self, now: Millis) {
+        if self.may_give_up() && self.plan.give_up_at.is_some_and(|at| now >= at) {
+            return self.abort();
+        }
+        if self.next.is_none_or(|next| now < next) {
+            return;
+        }
+        self.next = None;
+        match self.phase {
+            Phase::Stage | Phase::Activate | Phase::Finalize(_) => self.resend(now),
+            // Unknown is not failed: ask for the same again; the transaction compares, so twice is once.
+            Phase::Commit => self.ask_commit(),
+            Phase::Abort => self.outputs.push_back(CoordinatorOutput::Abort),
+            _ => {}
+        }
+    }
+
+    /// Everything up to commit(A) may be given up; nothing after it.
+    fn may_give_up(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Preflight | Phase::Capture | Phase::Stage | Phase::Confirm | Phase::Activate
+        )
+    }
+
+    fn preflight_done(&mut self) {
+        if self.phase == Phase::Preflight && self.members.iter().skip(1).all(|m| m.fit) {
+            self.enter(Phase::Capture);
+            self.outputs.push_back(CoordinatorOutput::Capture);
+        }
+    }
+
+    fn ask_commit(&mut self) {
+        self.next = None;
+        if let Some(commit) = self.commit {
+            self.outputs.push_back(CoordinatorOutput::Commit(commit));
+        }
+    }
+
+    fn abort(&mut self) {
+        self.next = None;
+        self.enter(Phase::Abort);
+        self.outputs.push_back(CoordinatorOutput::Abort);
+    }
+
+    fn decided(&mut self, outcome: Outcome, now: Millis) {
+        self.enter(Phase::Finalize(outcome));
+        self.resend(now);
+        self.finalize_done();
+    }
+
+    fn finalize_done(&mut self) {
+        if let Phase::Finalize(outcome) = self.phase
+            && self.members.iter().all(|m| m.settled || !m.offered)
+        {
+            self.next = None;
+            self.enter(Phase::Settled(outcome));
+        }
+    }
+
+    /// Says the phase's message to everyone who has not answered it.
+    fn resend(&mut self, now: Millis) {
+        let (attempt, epoch) = (self.plan.attempt, self.epoch);
+        for (index, progress) in (0..self.plan.members).zip(self.members.iter_mut()) {
+            let body = match (self.phase, self.commit) {
+                (Phase::Stage, Some(commit)) if !progress.ready => {
+                    progress.offered = true;
+                    Body::Offer { commit }
+                }
+                (Phase::Activate, _) if !progress.active => Body::Activate,
+                (Phase::Finalize(outcome), _) if progress.offered && !progress.settled => {
+                    Body::Decided(outcome)
+                }
+                _ => continue,
+            };
+            self.outputs.push_back(CoordinatorOutput::Send(
+                Member(index),
+                Message {
+                    attempt,
+                    epoch,
+                    body,
+                },
+            ));
+        }
+        self.next = Some(now.after(self.plan.timing.resend_ms));
+    }
+
+    fn targets(&self) -> impl Iterator<Item = Member> + use<> {
+        (1..self.plan.members).map(Member)
+    }
+
+    fn progress(&mut self, member: Member) -> Option<&mut Progress> {
+        self.members.get_mut(usize::from(member.0))
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.outputs.push_back(CoordinatorOutput::Entered(phase));
+    }
+}
