@@ -44,11 +44,8 @@ impl FromStr for Address {
         let digits = text.strip_prefix("0x").unwrap_or(text);
         let mut bytes = [0; 20];
         hex::decode_to_slice(digits, &mut bytes).map_err(|_| {
-            ApiError::new(
-                ErrorCode::BadRequest,
-                format!("\"{text}\" is not an address"),
-            )
-            .remedy("give 40 hex digits, with or without 0x")
+            ApiError::new(ErrorCode::BadRequest, format!("\"{text}\" is not an address"))
+                .remedy("give 40 hex digits, with or without 0x")
         })?;
         Ok(Self(bytes))
     }

@@ -35,21 +35,12 @@ impl Authorised {
 ///
 /// # Errors
 /// `not_allowed`, naming the signer and both levels.
-pub fn authorise(
-    recovered: &Recovered,
-    needed: Level,
-    held: Option<Level>,
-) -> Result<Authorised, ApiError> {
+pub fn authorise(recovered: &Recovered, needed: Level, held: Option<Level>) -> Result<Authorised, ApiError> {
     if held < Some(needed) {
         let held = held.map_or_else(|| "no right".to_owned(), |level| level.to_string());
-        return Err(ApiError::new(
-            ErrorCode::NotAllowed,
-            format!("{} may not do this", recovered.signer()),
-        )
-        .cause(format!(
-            "it needs {needed} and holds {held} on the instance"
-        ))
-        .remedy("sign with a key that may, or ask the owner for `form account grant`"));
+        return Err(ApiError::new(ErrorCode::NotAllowed, format!("{} may not do this", recovered.signer()))
+            .cause(format!("it needs {needed} and holds {held} on the instance"))
+            .remedy("sign with a key that may, or ask the owner for `form account grant`"));
     }
     Ok(Authorised {
         signer: recovered.signer(),

@@ -57,8 +57,7 @@ impl Recovered {
 pub fn recover(request: &SignedRequest) -> Result<Recovered, ApiError> {
     let message = RequestMessage::parse(&request.message)?;
     // Refuses r or s of zero or beyond the order.
-    let signature = Signature::from_slice(&request.signature)
-        .map_err(|_| bad_signature("r or s is out of range"))?;
+    let signature = Signature::from_slice(&request.signature).map_err(|_| bad_signature("r or s is out of range"))?;
     if signature.normalize_s() != signature {
         return Err(bad_signature("s is in the upper half of its range"));
     }
@@ -69,11 +68,7 @@ pub fn recover(request: &SignedRequest) -> Result<Recovered, ApiError> {
     let request_hash = request.request_hash();
     let key = VerifyingKey::recover_from_prehash(&request_hash, &signature, recovery_id)
         .map_err(|_| bad_signature("no key can have made it"))?;
-    Ok(Recovered {
-        signer: Address::of_key(&key),
-        request_hash,
-        message,
-    })
+    Ok(Recovered { signer: Address::of_key(&key), request_hash, message })
 }
 
 /// The check at the one entry: signed, for this request with this body, within a minute of `now_ms` (Unix time).
@@ -100,19 +95,11 @@ pub fn check_entry(
 ///
 /// # Errors
 /// As [`check_entry`].
-pub fn check_again(
-    request: &SignedRequest,
-    expected: &Expected<'_>,
-    begin_ms: u64,
-) -> Result<Recovered, ApiError> {
+pub fn check_again(request: &SignedRequest, expected: &Expected<'_>, begin_ms: u64) -> Result<Recovered, ApiError> {
     let recovered = recover(request)?;
     let message = &recovered.message;
     for (field, signed, asked) in [
-        (
-            "installation",
-            message.installation.as_str(),
-            expected.installation,
-        ),
+        ("installation", message.installation.as_str(), expected.installation),
         ("cluster", &message.cluster, expected.cluster),
         ("instance", &message.instance, expected.instance),
         ("method", &message.method, expected.method),
@@ -124,19 +111,12 @@ pub fn check_again(
     }
     let off_ms = message.time_ms.abs_diff(begin_ms);
     if off_ms > REQUEST_AGE_MS_MAX {
-        let side = if message.time_ms < begin_ms {
-            "ago"
-        } else {
-            "ahead of this node's clock"
-        };
+        let side = if message.time_ms < begin_ms { "ago" } else { "ahead of this node's clock" };
         return Err(ApiError::new(
             ErrorCode::StaleRequest,
             format!("the request was signed {} s {side}", off_ms / 1000),
         )
-        .cause(format!(
-            "a request is accepted within {} s of its signature",
-            REQUEST_AGE_MS_MAX / 1000
-        ))
+        .cause(format!("a request is accepted within {} s of its signature", REQUEST_AGE_MS_MAX / 1000))
         .remedy("sign it again; if that does not help, set the clocks of both machines"));
     }
     Ok(recovered)
@@ -147,10 +127,7 @@ fn bad_signature(cause: &str) -> ApiError {
 }
 
 fn mismatch(field: &str, signed: &str) -> ApiError {
-    ApiError::new(
-        ErrorCode::NotAllowed,
-        "the signature is for another request",
-    )
-    .cause(format!("it was made for {field} {signed}"))
-    .remedy("sign the request that you send")
+    ApiError::new(ErrorCode::NotAllowed, "the signature is for another request")
+        .cause(format!("it was made for {field} {signed}"))
+        .remedy("sign the request that you send")
 }

@@ -17,10 +17,7 @@ impl SigningKey {
     /// `bad_key` when the length is another, or the scalar is 0 or not below the curve's order.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ApiError> {
         if bytes.len() != 32 {
-            return Err(bad_key(format!(
-                "a private key has 32 bytes, this one {}",
-                bytes.len()
-            )));
+            return Err(bad_key(format!("a private key has 32 bytes, this one {}", bytes.len())));
         }
         k256::ecdsa::SigningKey::from_slice(bytes)
             .map(Self)
@@ -34,10 +31,7 @@ impl SigningKey {
     pub fn from_hex(text: &str) -> Result<Self, ApiError> {
         let digits = text.strip_prefix("0x").unwrap_or(text);
         if digits.len() != 64 {
-            return Err(bad_key(format!(
-                "a private key has 64 hex digits, this one {}",
-                digits.chars().count()
-            )));
+            return Err(bad_key(format!("a private key has 64 hex digits, this one {}", digits.chars().count())));
         }
         let mut bytes = [0; 32];
         let decoded = hex::decode_to_slice(digits, &mut bytes)
@@ -69,6 +63,5 @@ impl fmt::Debug for SigningKey {
 }
 
 fn bad_key(message: String) -> ApiError {
-    ApiError::new(ErrorCode::BadKey, message)
-        .remedy("give the 32 bytes of a secp256k1 private key, in hex or base64")
+    ApiError::new(ErrorCode::BadKey, message).remedy("give the 32 bytes of a secp256k1 private key, in hex or base64")
 }

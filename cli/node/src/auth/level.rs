@@ -41,10 +41,8 @@ impl FromStr for Level {
             "operator" => Ok(Self::Operator),
             "manager" => Ok(Self::Manager),
             "owner" => Ok(Self::Owner),
-            _ => Err(
-                ApiError::new(ErrorCode::BadRequest, format!("\"{text}\" is not a level"))
-                    .remedy("give read-only, operator, manager or owner"),
-            ),
+            _ => Err(ApiError::new(ErrorCode::BadRequest, format!("\"{text}\" is not a level"))
+                .remedy("give read-only, operator, manager or owner")),
         }
     }
 }
@@ -60,9 +58,5 @@ pub fn held_level(
     if signer == owner {
         return Some(Level::Owner);
     }
-    grants
-        .into_iter()
-        .filter(|(address, _)| *address == signer)
-        .map(|(_, level)| level.min(Level::Manager))
-        .max()
+    grants.into_iter().filter(|(address, _)| *address == signer).map(|(_, level)| level.min(Level::Manager)).max()
 }

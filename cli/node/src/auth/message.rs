@@ -61,25 +61,13 @@ impl RequestMessage {
         }
         let text = std::str::from_utf8(bytes).map_err(|_| malformed("text"))?;
         let lines: Vec<&str> = text.split('\n').collect();
-        let &[
-            tag,
-            installation,
-            ids,
-            method,
-            path,
-            body_sha256,
-            time_ms,
-            nonce,
-        ] = lines.as_slice()
-        else {
+        let &[tag, installation, ids, method, path, body_sha256, time_ms, nonce] = lines.as_slice() else {
             return Err(malformed("number of lines"));
         };
         if tag != TAG {
             return Err(malformed("first line (form-request-v1)"));
         }
-        let (cluster, instance) = ids
-            .split_once(' ')
-            .ok_or_else(|| malformed("cluster and instance"))?;
+        let (cluster, instance) = ids.split_once(' ').ok_or_else(|| malformed("cluster and instance"))?;
         let message = Self {
             installation: id(installation, "installation")?,
             cluster: id(cluster, "cluster")?,
@@ -110,20 +98,10 @@ pub fn canonical_path(path: &str) -> Cow<'_, str> {
 }
 
 fn id(text: &str, field: &str) -> Result<String, ApiError> {
-    word(
-        text,
-        ID_BYTES_MAX,
-        |b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-',
-        field,
-    )
+    word(text, ID_BYTES_MAX, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-', field)
 }
 
-fn word(
-    text: &str,
-    bytes_max: usize,
-    allowed: impl Fn(&u8) -> bool,
-    field: &str,
-) -> Result<String, ApiError> {
+fn word(text: &str, bytes_max: usize, allowed: impl Fn(&u8) -> bool, field: &str) -> Result<String, ApiError> {
     if text.is_empty() || text.len() > bytes_max || !text.as_bytes().iter().all(allowed) {
         return Err(malformed(field));
     }
@@ -137,8 +115,5 @@ fn digits<const N: usize>(text: &str, field: &str) -> Result<[u8; N], ApiError> 
 }
 
 fn malformed(field: &str) -> ApiError {
-    ApiError::new(
-        ErrorCode::BadRequest,
-        format!("the signed message is malformed: {field}"),
-    )
+    ApiError::new(ErrorCode::BadRequest, format!("the signed message is malformed: {field}"))
 }

@@ -40,27 +40,15 @@ impl SignedRequest {
     ///
     /// # Errors
     /// `bad_key` or `bad_request`, naming the header that can't be read.
-    pub fn from_headers(
-        message: &str,
-        signature: &str,
-        recovery_id: &str,
-    ) -> Result<Self, ApiError> {
+    pub fn from_headers(message: &str, signature: &str, recovery_id: &str) -> Result<Self, ApiError> {
         let recovery_id = match recovery_id {
             "0" => 0,
             "1" => 1,
             _ => {
-                return Err(ApiError::new(
-                    ErrorCode::BadKey,
-                    "X-Recovery-Id must be 0 or 1",
-                ));
+                return Err(ApiError::new(ErrorCode::BadKey, "X-Recovery-Id must be 0 or 1"));
             }
         };
-        Text {
-            message: message.to_owned(),
-            signature: signature.to_owned(),
-            recovery_id,
-        }
-        .try_into()
+        Text { message: message.to_owned(), signature: signature.to_owned(), recovery_id }.try_into()
     }
 
     /// Names and values of the three headers.
@@ -77,11 +65,7 @@ impl SignedRequest {
 pub fn sign(key: &SigningKey, message: &RequestMessage) -> SignedRequest {
     let message = message.to_bytes();
     let (signature, recovery_id) = key.sign_digest(&Sha256::digest(&message).into());
-    SignedRequest {
-        message,
-        signature,
-        recovery_id,
-    }
+    SignedRequest { message, signature, recovery_id }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,25 +80,14 @@ impl TryFrom<Text> for SignedRequest {
 
     fn try_from(text: Text) -> Result<Self, ApiError> {
         if text.message.len() > 2 * MESSAGE_BYTES_MAX {
-            return Err(ApiError::new(
-                ErrorCode::BadRequest,
-                "X-Message is too long",
-            ));
+            return Err(ApiError::new(ErrorCode::BadRequest, "X-Message is too long"));
         }
-        let message = hex::decode(&text.message)
-            .map_err(|_| ApiError::new(ErrorCode::BadRequest, "X-Message is not hex"))?;
+        let message =
+            hex::decode(&text.message).map_err(|_| ApiError::new(ErrorCode::BadRequest, "X-Message is not hex"))?;
         let mut signature = [0; 64];
-        hex::decode_to_slice(&text.signature, &mut signature).map_err(|_| {
-            ApiError::new(
-                ErrorCode::BadKey,
-                "X-Signature must be 128 hex digits (r, then s)",
-            )
-        })?;
-        Ok(Self {
-            message,
-            signature,
-            recovery_id: text.recovery_id,
-        })
+        hex::decode_to_slice(&text.signature, &mut signature)
+            .map_err(|_| ApiError::new(ErrorCode::BadKey, "X-Signature must be 128 hex digits (r, then s)"))?;
+        Ok(Self { message, signature, recovery_id: text.recovery_id })
     }
 }
 
