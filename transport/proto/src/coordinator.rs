@@ -1,6 +1,6 @@
 //! The coordinator of one attempt, on the source's node.
 //!
-//! It lives in memory alone: after a restart nobody continues a pending attempt (the store aborts it), and what
+//! It is born when begin(A) has been applied, and lives in memory alone: after a restart nobody continues a pending attempt (the store aborts it), and what
 //! was decided is in the store, where each participant reads it.
 
 use alloc::collections::VecDeque;
@@ -19,10 +19,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            resend_ms: 2_000,
-            store_retry_ms: 500,
-        }
+        Self { resend_ms: 2_000, store_retry_ms: 500 }
     }
 }
 
@@ -31,6 +28,8 @@ impl Default for Timing {
 pub struct Plan {
     /// Its name.
     pub attempt: AttemptId,
+    /// The epoch that begin(A) gave it.
+    pub epoch: Epoch,
     /// Instances that vote, the source included.
     pub members: u16,
     /// Past it the attempt is aborted, as long as commit(A) was not asked for.
@@ -42,8 +41,6 @@ pub struct Plan {
 /// Where an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// begin(A) is on its way to the store.
-    Begin,
     /// Asking every target whether it could take the commit.
     Preflight,
     /// Pausing the source, and encoding what changed.
@@ -91,14 +88,6 @@ pub enum OutcomeRead {
 /// What the coordinator is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CoordinatorInput {
-    /// Go.
-    Start,
-    /// begin(A) was applied.
-    Begun(Epoch),
-    /// begin(A) was refused: no attempt exists.
-    BeginRefused,
-    /// No answer to begin(A): it may have been applied.
-    BeginUnknown,
     /// A target could take the commit.
     Fit(Member),
     /// A target could not, or did not answer.
@@ -126,8 +115,6 @@ pub enum CoordinatorInput {
 /// What the coordinator asks of its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CoordinatorOutput {
-    /// The transaction begin(A).
-    Begin,
     /// Ask a target whether it can take a commit.
     Preflight(Member),
     /// Capture the source; encode against what the targets hold.
@@ -160,7 +147,6 @@ struct Progress {
 pub struct Coordinator {
     plan: Plan,
     phase: Phase,
-    epoch: Epoch,
     commit: Option<CommitId>,
     members: Vec<Progress>,
     next: Option<Millis>,
@@ -168,18 +154,21 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A new attempt; [`CoordinatorInput::Start`] sets it going.
+    /// The attempt as begin(A) has just made it. Its first outputs are waiting.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        Self {
+        let mut this = Self {
             plan,
-            phase: Phase::Begin,
-            epoch: Epoch(0),
+            phase: Phase::Preflight,
             commit: None,
             members: alloc::vec![Progress::default(); usize::from(plan.members)],
             next: None,
             outputs: VecDeque::new(),
-        }
+        };
+        this.enter(Phase::Preflight);
+        this.outputs.extend((1..plan.members).map(|m| CoordinatorOutput::Preflight(Member(m))));
+        this.preflight_done();
+        this
     }
 
     /// Where it is.
@@ -207,21 +196,6 @@ impl Coordinator {
     pub fn handle(&mut self, input: CoordinatorInput, now: Millis) {
         use CoordinatorInput as In;
         match (input, self.phase) {
-            (In::Start, Phase::Begin) => {
-                self.outputs
-                    .push_back(CoordinatorOutput::Entered(Phase::Begin));
-                self.outputs.push_back(CoordinatorOutput::Begin);
-            }
-            (In::Begun(epoch), Phase::Begin) => {
-                self.epoch = epoch;
-                self.enter(Phase::Preflight);
-                for member in self.targets() {
-                    self.outputs.push_back(CoordinatorOutput::Preflight(member));
-                }
-                self.preflight_done();
-            }
-            (In::BeginRefused, Phase::Begin) => self.enter(Phase::Settled(Outcome::Aborted)),
-            (In::BeginUnknown, Phase::Begin) => self.abort(),
             (In::Fit(member), Phase::Preflight) => {
                 if let Some(progress) = self.progress(member) {
                     progress.fit = true;
@@ -241,10 +215,9 @@ impl Coordinator {
             (In::Unfit(_), Phase::Preflight)
             | (In::CaptureFailed, Phase::Capture)
             | (In::LeaseLost, Phase::Confirm)
-            | (
-                In::Cancel,
-                Phase::Preflight | Phase::Capture | Phase::Stage | Phase::Confirm | Phase::Activate,
-            ) => self.abort(),
+            | (In::Cancel, Phase::Preflight | Phase::Capture | Phase::Stage | Phase::Confirm | Phase::Activate) => {
+                self.abort()
+            }
             // A refused commit(A) can only mean that it can never be applied: somebody else decided, or the head or
             // the membership moved. Close the attempt; what then stands in the store is read as always.
             (In::StoreReplied(StoreReply::Refused), Phase::Commit) => self.abort(),
@@ -265,7 +238,7 @@ impl Coordinator {
     }
 
     fn message(&mut self, member: Member, message: Message) {
-        if message.attempt != self.plan.attempt || message.epoch != self.epoch {
+        if message.attempt != self.plan.attempt || message.epoch != self.plan.epoch {
             return;
         }
         let phase = self.phase;
@@ -288,10 +261,9 @@ impl Coordinator {
                     self.ask_commit();
                 }
             }
-            (
-                Body::Refused(_) | Body::Settled(Outcome::Aborted),
-                Phase::Stage | Phase::Confirm | Phase::Activate,
-            ) => self.abort(),
+            (Body::Refused(_) | Body::Settled(Outcome::Aborted), Phase::Stage | Phase::Confirm | Phase::Activate) => {
+                self.abort()
+            }
             (Body::Settled(outcome), Phase::Finalize(decided)) if outcome == decided => {
                 progress.settled = true;
                 self.finalize_done();
@@ -319,10 +291,7 @@ impl Coordinator {
 
     /// Everything up to commit(A) may be given up; nothing after it.
     fn may_give_up(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Preflight | Phase::Capture | Phase::Stage | Phase::Confirm | Phase::Activate
-        )
+        matches!(self.phase, Phase::Preflight | Phase::Capture | Phase::Stage | Phase::Confirm | Phase::Activate)
     }
 
     fn preflight_done(&mut self) {
@@ -362,7 +331,7 @@ impl Coordinator {
 
     /// Says the phase's message to everyone who has not answered it.
     fn resend(&mut self, now: Millis) {
-        let (attempt, epoch) = (self.plan.attempt, self.epoch);
+        let (attempt, epoch) = (self.plan.attempt, self.plan.epoch);
         for (index, progress) in (0..self.plan.members).zip(self.members.iter_mut()) {
             let body = match (self.phase, self.commit) {
                 (Phase::Stage, Some(commit)) if !progress.ready => {
@@ -370,25 +339,12 @@ impl Coordinator {
                     Body::Offer { commit }
                 }
                 (Phase::Activate, _) if !progress.active => Body::Activate,
-                (Phase::Finalize(outcome), _) if progress.offered && !progress.settled => {
-                    Body::Decided(outcome)
-                }
+                (Phase::Finalize(outcome), _) if progress.offered && !progress.settled => Body::Decided(outcome),
                 _ => continue,
             };
-            self.outputs.push_back(CoordinatorOutput::Send(
-                Member(index),
-                Message {
-                    attempt,
-                    epoch,
-                    body,
-                },
-            ));
+            self.outputs.push_back(CoordinatorOutput::Send(Member(index), Message { attempt, epoch, body }));
         }
         self.next = Some(now.after(self.plan.timing.resend_ms));
-    }
-
-    fn targets(&self) -> impl Iterator<Item = Member> + use<> {
-        (1..self.plan.members).map(Member)
     }
 
     fn progress(&mut self, member: Member) -> Option<&mut Progress> {

@@ -3,31 +3,15 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// Random, made before `begin`; names the attempt in messages, staging, locks and hints (16 bytes).
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub struct AttemptId(pub [u8; 16]);
 
 /// BLAKE3 of the commit; known only after the capture (32 bytes).
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub struct CommitId(pub [u8; 32]);
 
 /// Counts the attempts of a cluster; `begin` alone moves it, and only up.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    BorshSerialize,
-    BorshDeserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub struct Epoch(pub u64);
 
 /// A participant's place in the attempt's frozen list. The source is [`Member::SOURCE`].

@@ -25,9 +25,7 @@ mod message;
 mod participant;
 mod record;
 
-pub use coordinator::{
-    Coordinator, CoordinatorInput, CoordinatorOutput, OutcomeRead, Phase, Plan, StoreReply, Timing,
-};
+pub use coordinator::{Coordinator, CoordinatorInput, CoordinatorOutput, OutcomeRead, Phase, Plan, StoreReply, Timing};
 pub use ids::{AttemptId, CommitId, Epoch, Member, Millis, Outcome};
 pub use message::{Body, MESSAGE_BYTES_MAX, MESSAGE_VERSION, Message, MessageError, Refusal};
 pub use participant::{Participant, ParticipantInput, ParticipantOutput};

@@ -73,14 +73,8 @@ pub enum MessageError {
 impl core::fmt::Display for MessageError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::TooLong(len) => write!(
-                f,
-                "a message of {len} bytes; at most {MESSAGE_BYTES_MAX} are read"
-            ),
-            Self::Version(v) => write!(
-                f,
-                "a message of version {v}; this node speaks {MESSAGE_VERSION}"
-            ),
+            Self::TooLong(len) => write!(f, "a message of {len} bytes; at most {MESSAGE_BYTES_MAX} are read"),
+            Self::Version(v) => write!(f, "a message of version {v}; this node speaks {MESSAGE_VERSION}"),
             Self::Malformed => write!(f, "not a message of the commit protocol"),
         }
     }
@@ -107,9 +101,7 @@ impl Message {
             return Err(MessageError::TooLong(bytes.len()));
         }
         match bytes.split_first() {
-            Some((&MESSAGE_VERSION, rest)) => {
-                Self::try_from_slice(rest).map_err(|_| MessageError::Malformed)
-            }
+            Some((&MESSAGE_VERSION, rest)) => Self::try_from_slice(rest).map_err(|_| MessageError::Malformed),
             Some((&version, _)) => Err(MessageError::Version(version)),
             None => Err(MessageError::Malformed),
         }
@@ -122,11 +114,8 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let message = Message {
-            attempt: AttemptId([0xaa; 16]),
-            epoch: Epoch(7),
-            body: Body::Decided(Outcome::Aborted),
-        };
+        let message =
+            Message { attempt: AttemptId([0xaa; 16]), epoch: Epoch(7), body: Body::Decided(Outcome::Aborted) };
         let mut golden = alloc::vec![1u8];
         golden.extend([0xaa; 16]);
         golden.extend([7, 0, 0, 0, 0, 0, 0, 0, 2, 1]);
@@ -136,12 +125,7 @@ mod tests {
 
     #[test]
     fn damage_is_refused() {
-        let bytes = Message {
-            attempt: AttemptId([1; 16]),
-            epoch: Epoch(1),
-            body: Body::Ready,
-        }
-        .encode();
+        let bytes = Message { attempt: AttemptId([1; 16]), epoch: Epoch(1), body: Body::Ready }.encode();
         for cut in 0..bytes.len() {
             assert!(Message::decode(&bytes[..cut]).is_err());
         }
@@ -149,10 +133,7 @@ mod tests {
         longer.push(0);
         assert_eq!(Message::decode(&longer), Err(MessageError::Malformed));
         longer.resize(MESSAGE_BYTES_MAX + 1, 0);
-        assert_eq!(
-            Message::decode(&longer),
-            Err(MessageError::TooLong(MESSAGE_BYTES_MAX + 1))
-        );
+        assert_eq!(Message::decode(&longer), Err(MessageError::TooLong(MESSAGE_BYTES_MAX + 1)));
         let mut other = bytes;
         other[0] = 9;
         assert_eq!(Message::decode(&other), Err(MessageError::Version(9)));

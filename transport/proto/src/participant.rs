@@ -6,10 +6,7 @@
 
 use alloc::collections::VecDeque;
 
-use crate::{
-    AttemptId, Body, Epoch, Message, Millis, Outcome, OutcomeRead, Record, Refusal, Settled, Step,
-    Work,
-};
+use crate::{AttemptId, Body, Epoch, Message, Millis, Outcome, OutcomeRead, Record, Refusal, Settled, Step, Work};
 
 /// How often a participant that waits for an outcome asks the store, in ms.
 const ASK_STORE_MS: u64 = 3_000;
@@ -192,19 +189,12 @@ impl Participant {
     }
 
     fn message(&mut self, message: Message, now: Millis) {
-        let Message {
-            attempt,
-            epoch,
-            body,
-        } = message;
+        let Message { attempt, epoch, body } = message;
         if let Some(settled) = self.settled
             && epoch <= settled.epoch
         {
-            let answer = if settled.attempt == attempt {
-                Body::Settled(settled.outcome)
-            } else {
-                Body::Refused(Refusal::Stale)
-            };
+            let answer =
+                if settled.attempt == attempt { Body::Settled(settled.outcome) } else { Body::Refused(Refusal::Stale) };
             return self.send(attempt, epoch, answer);
         }
         let current = match self.state {
@@ -215,22 +205,14 @@ impl Participant {
         let Some((step, work)) = current else {
             return match body {
                 Body::Offer { commit } => {
-                    let work = Work {
-                        attempt,
-                        epoch,
-                        commit,
-                    };
+                    let work = Work { attempt, epoch, commit };
                     self.state = State::Staging(work);
                     self.deadline = Some(now.after(ASK_STORE_MS));
                     self.outputs.push_back(ParticipantOutput::Stage(work));
                 }
                 Body::Activate => self.send(attempt, epoch, Body::Refused(Refusal::NotPrepared)),
                 // It refused the offer, or never saw it: nothing to undo, but the epoch is closed.
-                Body::Decided(Outcome::Aborted) => self.settle(Settled {
-                    attempt,
-                    epoch,
-                    outcome: Outcome::Aborted,
-                }),
+                Body::Decided(Outcome::Aborted) => self.settle(Settled { attempt, epoch, outcome: Outcome::Aborted }),
                 _ => {}
             };
         };
@@ -246,9 +228,7 @@ impl Participant {
             (Body::Offer { .. }, Some(Step::Prepared)) => self.send(attempt, epoch, Body::Ready),
             (Body::Activate, Some(Step::Prepared)) => self.persist(Step::Activating, work),
             (Body::Activate, Some(Step::Active)) => self.send(attempt, epoch, Body::Active),
-            (Body::Activate, None) => {
-                self.send(attempt, epoch, Body::Refused(Refusal::NotPrepared))
-            }
+            (Body::Activate, None) => self.send(attempt, epoch, Body::Refused(Refusal::NotPrepared)),
             (Body::Decided(Outcome::Committed), _) => self.outcome(OutcomeRead::Committed, now),
             (Body::Decided(Outcome::Aborted), _) => self.outcome(OutcomeRead::Aborted, now),
             _ => {}
@@ -259,20 +239,12 @@ impl Participant {
     fn outcome(&mut self, read: OutcomeRead, now: Millis) {
         match (read, self.state) {
             (_, State::Idle) | (_, State::At(Step::Resuming | Step::RollingBack, _)) => {}
-            (OutcomeRead::Pending | OutcomeRead::Unknown, _) => {
-                self.deadline = Some(now.after(ASK_STORE_MS))
-            }
+            (OutcomeRead::Pending | OutcomeRead::Unknown, _) => self.deadline = Some(now.after(ASK_STORE_MS)),
             (OutcomeRead::Aborted, State::Staging(work)) => {
                 self.discard(work);
-                self.settle(Settled {
-                    attempt: work.attempt,
-                    epoch: work.epoch,
-                    outcome: Outcome::Aborted,
-                });
+                self.settle(Settled { attempt: work.attempt, epoch: work.epoch, outcome: Outcome::Aborted });
             }
-            (OutcomeRead::Aborted, State::At(Step::Activating, _)) => {
-                self.abort_after_activate = true
-            }
+            (OutcomeRead::Aborted, State::At(Step::Activating, _)) => self.abort_after_activate = true,
             (OutcomeRead::Aborted, State::At(_, work)) => self.persist(Step::RollingBack, work),
             // A commit needs our `Active`, so this is the rule; any earlier step can only mean that our record was
             // lost after its promise. The images are durable since `Prepared`: finalizing restores from them.
@@ -291,11 +263,7 @@ impl Participant {
             && self.acting
         {
             self.acting = false;
-            let step = if core::mem::take(&mut self.abort_after_activate) {
-                Step::RollingBack
-            } else {
-                step
-            };
+            let step = if core::mem::take(&mut self.abort_after_activate) { Step::RollingBack } else { step };
             self.persist(step, work);
         }
     }
@@ -307,11 +275,7 @@ impl Participant {
             && self.acting
         {
             self.acting = false;
-            self.settle(Settled {
-                attempt,
-                epoch: work.epoch,
-                outcome,
-            });
+            self.settle(Settled { attempt, epoch: work.epoch, outcome });
         }
     }
 
@@ -333,11 +297,7 @@ impl Participant {
         match self.state {
             State::Idle => {
                 if let Some(settled) = self.settled {
-                    self.send(
-                        settled.attempt,
-                        settled.epoch,
-                        Body::Settled(settled.outcome),
-                    );
+                    self.send(settled.attempt, settled.epoch, Body::Settled(settled.outcome));
                 }
             }
             State::Staging(_) => {}
@@ -359,9 +319,7 @@ impl Participant {
             self.outputs.push_back(match step {
                 Step::Activating => ParticipantOutput::Activate(work),
                 Step::Resuming => ParticipantOutput::Finalize(work),
-                Step::RollingBack | Step::Prepared | Step::Active => {
-                    ParticipantOutput::RollBack(work)
-                }
+                Step::RollingBack | Step::Prepared | Step::Active => ParticipantOutput::RollBack(work),
             });
         }
     }
@@ -369,10 +327,7 @@ impl Participant {
     fn persist(&mut self, step: Step, work: Work) {
         self.state = State::At(step, work);
         self.persisting = true;
-        self.outputs.push_back(ParticipantOutput::Persist(Record {
-            settled: self.settled,
-            work: Some((step, work)),
-        }));
+        self.outputs.push_back(ParticipantOutput::Persist(Record { settled: self.settled, work: Some((step, work)) }));
     }
 
     fn settle(&mut self, settled: Settled) {
@@ -381,30 +336,21 @@ impl Participant {
         self.persisting = true;
         self.deadline = None;
         self.abort_after_activate = false;
-        self.outputs.push_back(ParticipantOutput::Persist(Record {
-            settled: Some(settled),
-            work: None,
-        }));
+        self.outputs.push_back(ParticipantOutput::Persist(Record { settled: Some(settled), work: None }));
     }
 
     fn discard(&mut self, work: Work) {
         self.state = State::Idle;
         self.deadline = None;
-        self.outputs
-            .push_back(ParticipantOutput::Discard(work.attempt));
+        self.outputs.push_back(ParticipantOutput::Discard(work.attempt));
     }
 
     fn ask_store(&mut self, attempt: AttemptId, now: Millis) {
         self.deadline = Some(now.after(ASK_STORE_MS));
-        self.outputs
-            .push_back(ParticipantOutput::ReadOutcome(attempt));
+        self.outputs.push_back(ParticipantOutput::ReadOutcome(attempt));
     }
 
     fn send(&mut self, attempt: AttemptId, epoch: Epoch, body: Body) {
-        self.outputs.push_back(ParticipantOutput::Send(Message {
-            attempt,
-            epoch,
-            body,
-        }));
+        self.outputs.push_back(ParticipantOutput::Send(Message { attempt, epoch, body }));
     }
 }

@@ -93,15 +93,8 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let work = Work {
-            attempt: AttemptId([2; 16]),
-            epoch: Epoch(3),
-            commit: CommitId([4; 32]),
-        };
-        let record = Record {
-            settled: None,
-            work: Some((Step::Active, work)),
-        };
+        let work = Work { attempt: AttemptId([2; 16]), epoch: Epoch(3), commit: CommitId([4; 32]) };
+        let record = Record { settled: None, work: Some((Step::Active, work)) };
         let mut golden = alloc::vec![1u8, 0, 1, 2];
         golden.extend([2; 16]);
         golden.extend([3, 0, 0, 0, 0, 0, 0, 0]);

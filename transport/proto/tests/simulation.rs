@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use form_proto::{
-    AttemptId, Body, CommitId, Coordinator, CoordinatorInput, CoordinatorOutput, Epoch, Member,
-    Message, Millis, Outcome, OutcomeRead, Participant, ParticipantInput, ParticipantOutput, Phase,
-    Plan, Record, Step, StoreReply, Timing,
+    AttemptId, Body, CommitId, Coordinator, CoordinatorInput, CoordinatorOutput, Epoch, Member, Message, Millis,
+    Outcome, OutcomeRead, Participant, ParticipantInput, ParticipantOutput, Phase, Plan, Record, Step, StoreReply,
+    Timing,
 };
 
 const COMMIT: CommitId = CommitId([9; 32]);
@@ -47,7 +47,7 @@ struct Guest {
 struct World {
     dice: Dice,
     attempt: AttemptId,
-    outcome: Option<OutcomeRead>,
+    outcome: OutcomeRead,
     coordinator: Option<Coordinator>,
     guests: Vec<Guest>,
     queue: Vec<(Millis, Event)>,
@@ -64,12 +64,8 @@ impl World {
         }
         let attempt = AttemptId([1; 16]);
         let members = u16::try_from(guests).unwrap();
-        let plan = Plan {
-            attempt,
-            members,
-            give_up_at: Some(Millis(60_000)),
-            timing: Timing::default(),
-        };
+        let plan =
+            Plan { attempt, epoch: Epoch(1), members, give_up_at: Some(Millis(60_000)), timing: Timing::default() };
         let guests = (0..guests)
             .map(|_| Guest {
                 machine: Participant::recover(Record::default(), Millis(0)),
@@ -80,19 +76,17 @@ impl World {
                 sent_active: false,
             })
             .collect();
-        let mut world = Self {
+        Self {
             dice,
             attempt,
-            outcome: None,
+            outcome: OutcomeRead::Pending,
             coordinator: Some(Coordinator::new(plan)),
             guests,
             queue: vec![],
             now: Millis(0),
             faults,
             messages: 0,
-        };
-        world.push(Event::ToCoordinator(CoordinatorInput::Start));
-        world
+        }
     }
 
     fn fault(&mut self, one_in: u64) -> bool {
@@ -111,14 +105,6 @@ impl World {
     fn coordinator_says(&mut self, output: CoordinatorOutput) {
         use CoordinatorInput as In;
         let answer = match output {
-            CoordinatorOutput::Begin => {
-                self.outcome = Some(OutcomeRead::Pending);
-                if self.fault(20) {
-                    In::BeginUnknown
-                } else {
-                    In::Begun(Epoch(1))
-                }
-            }
             CoordinatorOutput::Preflight(member) => {
                 if self.fault(20) {
                     In::Unfit(member)
@@ -147,10 +133,7 @@ impl World {
             CoordinatorOutput::Abort => self.store(OutcomeRead::Aborted),
             CoordinatorOutput::ReadOutcome => In::OutcomeRead(self.read()),
             CoordinatorOutput::Entered(Phase::Commit) => {
-                assert!(
-                    self.guests.iter().all(|g| g.sent_active),
-                    "commit(A) asked for before everyone was active"
-                );
+                assert!(self.guests.iter().all(|g| g.sent_active), "commit(A) asked for before everyone was active");
                 return;
             }
             CoordinatorOutput::Entered(_) => return,
@@ -164,33 +147,25 @@ impl World {
             return CoordinatorInput::StoreReplied(StoreReply::Unknown);
         }
         let reply = match self.outcome {
-            Some(OutcomeRead::Pending) => {
-                self.outcome = Some(wanted);
+            OutcomeRead::Pending => {
+                self.outcome = wanted;
                 StoreReply::Applied
             }
-            other if other == Some(wanted) => StoreReply::Applied,
+            other if other == wanted => StoreReply::Applied,
             _ => StoreReply::Refused,
         };
-        CoordinatorInput::StoreReplied(if self.fault(10) {
-            StoreReply::Unknown
-        } else {
-            reply
-        })
+        CoordinatorInput::StoreReplied(if self.fault(10) { StoreReply::Unknown } else { reply })
     }
 
     fn read(&mut self) -> OutcomeRead {
-        if self.fault(10) {
-            OutcomeRead::Unknown
-        } else {
-            self.outcome.unwrap_or(OutcomeRead::Aborted)
-        }
+        if self.fault(10) { OutcomeRead::Unknown } else { self.outcome }
     }
 
     fn deliver(&mut self, index: usize, message: Message) {
         self.messages += 1;
         if let Body::Decided(outcome) = message.body {
             let stands = match self.outcome {
-                Some(OutcomeRead::Committed) => Outcome::Committed,
+                OutcomeRead::Committed => Outcome::Committed,
                 _ => Outcome::Aborted,
             };
             assert_eq!(outcome, stands, "announced what the store does not hold");
@@ -199,17 +174,9 @@ impl World {
             return;
         }
         let life = u32::MAX;
-        self.push(Event::ToParticipant(
-            index,
-            life,
-            ParticipantInput::Message(message),
-        ));
+        self.push(Event::ToParticipant(index, life, ParticipantInput::Message(message)));
         if self.fault(8) {
-            self.push(Event::ToParticipant(
-                index,
-                life,
-                ParticipantInput::Message(message),
-            ));
+            self.push(Event::ToParticipant(index, life, ParticipantInput::Message(message)));
         }
     }
 
@@ -247,9 +214,7 @@ impl World {
                 }
                 if !self.fault(8) {
                     let member = Member(u16::try_from(index).unwrap());
-                    self.push(Event::ToCoordinator(CoordinatorInput::Message(
-                        member, message,
-                    )));
+                    self.push(Event::ToCoordinator(CoordinatorInput::Message(member, message)));
                 }
                 return;
             }
@@ -262,11 +227,7 @@ impl World {
                 }
             }
             ParticipantOutput::Finalize(w) => {
-                assert_eq!(
-                    self.outcome,
-                    Some(OutcomeRead::Committed),
-                    "resumed the new VM before the commit"
-                );
+                assert_eq!(self.outcome, OutcomeRead::Committed, "resumed the new VM before the commit");
                 if self.fault(10) {
                     In::EffectFailed(w.attempt)
                 } else {
@@ -275,17 +236,9 @@ impl World {
                 }
             }
             ParticipantOutput::RollBack(w) => {
-                assert_ne!(
-                    self.outcome,
-                    Some(OutcomeRead::Committed),
-                    "resumed the old VM after the commit"
-                );
+                assert_ne!(self.outcome, OutcomeRead::Committed, "resumed the old VM after the commit");
                 self.guests[index].activated = false;
-                if self.fault(10) {
-                    In::EffectFailed(w.attempt)
-                } else {
-                    In::RolledBack(w.attempt)
-                }
+                if self.fault(10) { In::EffectFailed(w.attempt) } else { In::RolledBack(w.attempt) }
             }
             ParticipantOutput::ReadOutcome(a) => In::OutcomeRead(a, self.read()),
         };
@@ -299,8 +252,8 @@ impl World {
         if index == 0 {
             // The source's node coordinates: its attempt dies with it, and its lock runs out.
             self.coordinator = None;
-            if self.outcome == Some(OutcomeRead::Pending) {
-                self.outcome = Some(OutcomeRead::Aborted);
+            if self.outcome == OutcomeRead::Pending {
+                self.outcome = OutcomeRead::Aborted;
             }
         }
     }
@@ -328,18 +281,8 @@ impl World {
         for _ in 0..5_000 {
             self.drain();
             let timer = self.coordinator.as_ref().and_then(Coordinator::deadline);
-            let timer = self
-                .guests
-                .iter()
-                .filter_map(|g| g.machine.deadline())
-                .chain(timer)
-                .min();
-            let event = self
-                .queue
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, (at, _))| *at)
-                .map(|(i, (at, _))| (i, *at));
+            let timer = self.guests.iter().filter_map(|g| g.machine.deadline()).chain(timer).min();
+            let event = self.queue.iter().enumerate().min_by_key(|(_, (at, _))| *at).map(|(i, (at, _))| (i, *at));
             match (event, timer) {
                 (None, None) => return,
                 (Some((i, at)), timer) if timer.is_none_or(|t| at <= t) => {
@@ -351,9 +294,7 @@ impl World {
                                 c.handle(input, self.now);
                             }
                         }
-                        Event::ToParticipant(g, life, input)
-                            if life == u32::MAX || life == self.guests[g].life =>
-                        {
+                        Event::ToParticipant(g, life, input) if life == u32::MAX || life == self.guests[g].life => {
                             self.guests[g].machine.handle(input, self.now);
                         }
                         Event::ToParticipant(..) => {}
@@ -380,14 +321,11 @@ impl World {
     }
 
     fn check(&self) {
-        let committed = self.outcome == Some(OutcomeRead::Committed);
+        let committed = self.outcome == OutcomeRead::Committed;
         for g in &self.guests {
             assert_eq!(g.machine.attempt(), None, "still in the attempt");
             assert_eq!(g.runs_new, committed, "all or none");
-            assert!(
-                committed || !g.activated,
-                "a rolled back VM was left activated"
-            );
+            assert!(committed || !g.activated, "a rolled back VM was left activated");
             if let Some(settled) = g.durable.settled {
                 assert_eq!(settled.outcome == Outcome::Committed, committed);
                 assert_eq!(settled.attempt, self.attempt);
@@ -405,7 +343,7 @@ fn promise_1_every_run_ends_all_or_none() {
             let mut world = World::new(seed, 2 + usize::try_from(seed % 3).unwrap(), faults);
             world.run();
             world.check();
-            world.outcome.unwrap_or(OutcomeRead::Aborted)
+            world.outcome
         });
         match run {
             Ok(outcome) => *ends.entry(format!("{outcome:?}")).or_insert(0) += 1,
@@ -413,10 +351,7 @@ fn promise_1_every_run_ends_all_or_none() {
         }
     }
     // Both ends must have been reached, or the simulation proves nothing.
-    assert!(
-        ends.len() == 2 && ends.values().all(|&n| n > 500),
-        "{ends:?}"
-    );
+    assert!(ends.len() == 2 && ends.values().all(|&n| n > 500), "{ends:?}");
 }
 
 #[test]
@@ -425,20 +360,14 @@ fn a_quiet_commit_takes_six_messages_a_participant() {
         let mut world = World::new(7, guests, 0);
         world.run();
         world.check();
-        assert_eq!(world.outcome, Some(OutcomeRead::Committed));
+        assert_eq!(world.outcome, OutcomeRead::Committed);
         assert_eq!(world.messages, 6 * guests as u64);
     }
 }
 
 #[test]
 fn promise_5_twice_is_once() {
-    let at = |body| {
-        ParticipantInput::Message(Message {
-            attempt: AttemptId([1; 16]),
-            epoch: Epoch(1),
-            body,
-        })
-    };
+    let at = |body| ParticipantInput::Message(Message { attempt: AttemptId([1; 16]), epoch: Epoch(1), body });
     let mut p = Participant::recover(Record::default(), Millis(0));
     let drain = |p: &mut Participant| std::iter::from_fn(|| p.poll_output()).collect::<Vec<_>>();
     p.handle(at(Body::Offer { commit: COMMIT }), Millis(0));
@@ -449,21 +378,11 @@ fn promise_5_twice_is_once() {
     p.handle(ParticipantInput::Persisted, Millis(0));
     drain(&mut p);
     // Delayed messages of the settled attempt, and of an older one, have no effect.
-    for body in [
-        Body::Activate,
-        Body::Offer { commit: COMMIT },
-        Body::Decided(Outcome::Committed),
-    ] {
+    for body in [Body::Activate, Body::Offer { commit: COMMIT }, Body::Decided(Outcome::Committed)] {
         p.handle(at(body), Millis(0));
         let out = drain(&mut p);
         assert!(
-            matches!(
-                out[..],
-                [ParticipantOutput::Send(Message {
-                    body: Body::Settled(Outcome::Aborted),
-                    ..
-                })]
-            ),
+            matches!(out[..], [ParticipantOutput::Send(Message { body: Body::Settled(Outcome::Aborted), .. })]),
             "{body:?} -> {out:?}"
         );
     }
