@@ -1,0 +1,49 @@
+//! Every limit and every deadline of this crate.
+
+use std::time::Duration;
+
+/// Least guest memory, in bytes.
+pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
+/// Most guest memory, in bytes. Up to here a q35 machine has no RAM above the PCI hole, so that an offset in the RAM file is
+/// a guest physical address.
+pub const MEMORY_BYTES_MAX: u64 = 0xb000_0000 - (1 << 20);
+/// Most disks of a machine; each takes a PCI slot of its own.
+pub const DISKS_MAX: usize = 16;
+/// Longest name of a machine or a disk, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest kernel command line, in bytes (x86 `COMMAND_LINE_SIZE` less its NUL).
+pub const CMDLINE_BYTES_MAX: usize = 2047;
+/// Longest path of a Unix socket, in bytes: `sun_path` less its NUL.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Longest line that is read from a monitor.
+pub(crate) const QMP_LINE_BYTES_MAX: usize = 1 << 20;
+/// Events kept for a subscriber that lags behind.
+pub(crate) const QMP_EVENTS_KEPT: usize = 1024;
+/// What of a log's end goes into an error.
+pub(crate) const LOG_TAIL_BYTES: u64 = 2048;
+/// Longest pid file that is read.
+pub(crate) const PID_FILE_BYTES_MAX: u64 = 16;
+
+/// Running the binary for its version or its list of machines.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+/// From the start of a process to its monitor's greeting.
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// A monitor command that has nothing to wait for.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
+/// `stop` drains and flushes the disks.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(120);
+/// Saving or loading a device state of some hundred KiB.
+pub(crate) const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// From the end of a capture to a guest that runs.
+pub(crate) const RESUME_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a migration or a status is asked for. The guest stands still meanwhile.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// From `quit` to SIGKILL: closing flushes the disks.
+pub(crate) const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// From SIGKILL to giving up.
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a process that does not answer may take to turn out to be ending.
+pub(crate) const GONE_GRACE: Duration = Duration::from_secs(1);
+/// A guest paused longer than this is worth a line in the log, and again after as long.
+pub(crate) const PAUSE_WARNING: Duration = Duration::from_secs(5);

@@ -1,0 +1,167 @@
+//! QEMU's command line: one guest, one line, and the same line again for its restore.
+//!
+//! A device state fits only the same devices in the same slots, so that every slot is fixed here and nothing is left to
+//! QEMU's defaults.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::{Error, HostFacts, Machine, Result};
+
+/// The network card, as `set_link` calls it.
+pub(super) const NETWORK_CARD: &str = "vnet0";
+/// PCI slots. 1 to 4 stay free for what q35 puts there.
+const FIRST_DISK_SLOT: usize = 0x5;
+const NETWORK_SLOT: usize = 0x6;
+const RNG_SLOT: usize = 0x7;
+/// The second disk's slot, and on from there.
+const MORE_DISKS_SLOT: usize = 0x8;
+
+/// How a process begins; always with its vCPUs stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// From the kernel.
+    Boot,
+    /// From a device state that the monitor will be told of.
+    Incoming,
+}
+
+/// Listening sockets, as numbers in the process to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sockets {
+    pub(super) monitor: RawFd,
+    pub(super) console: RawFd,
+}
+
+/// Fails only for a path that is not UTF-8.
+pub(super) fn command_line(
+    machine: &Machine,
+    host: &HostFacts,
+    start: Start,
+    sockets: Sockets,
+) -> Result<Vec<OsString>> {
+    let memory_mib = machine.memory_bytes >> 20;
+    let ram = comma(&absolute(machine, "ram_path", &machine.ram_path)?);
+    let cpu = if host.accelerator == "kvm" { "host" } else { "max" };
+    let mut line = Line(Vec::new());
+    line.flag("-no-user-config").flag("-nodefaults").option("-display", "none").flag("-S");
+    line.option("-name", &machine.name).option("-uuid", &machine.uuid);
+    line.option(
+        "-machine",
+        &format!("{},accel={},memory-backend=ram0,vmport=off", host.machine_type, host.accelerator),
+    );
+    line.option("-cpu", cpu).option("-smp", "1").option("-m", &format!("{memory_mib}M"));
+    line.option(
+        "-object",
+        &format!("memory-backend-file,id=ram0,size={memory_mib}M,mem-path={ram},share=on,prealloc=off"),
+    );
+    // A restored guest needs them too: when it reboots.
+    line.option("-kernel", &absolute(machine, "kernel", &machine.kernel)?);
+    if let Some(initrd) = &machine.initrd {
+        line.option("-initrd", &absolute(machine, "initrd", initrd)?);
+    }
+    line.option("-append", &machine.cmdline);
+    line.option("-chardev", &format!("socket,id=ser0,fd={},server=on,wait=off", sockets.console));
+    line.option("-device", "isa-serial,chardev=ser0");
+    line.option("-chardev", &format!("socket,id=mon0,fd={},server=on,wait=off", sockets.monitor));
+    line.option("-mon", "chardev=mon0,mode=control");
+    for (number, disk) in machine.disks.iter().enumerate() {
+        let (node, file) = (format!("disk{number}"), format!("disk{number}-file"));
+        let path = absolute(machine, "disks", &disk.path)?;
+        let cache = json!({ "direct": false, "no-flush": false });
+        let file_node =
+            json!({ "driver": "file", "node-name": file, "filename": path, "cache": cache, "discard": "unmap" });
+        let raw_node = json!({ "driver": "raw", "node-name": node, "file": file, "discard": "unmap" });
+        let slot = if number == 0 { FIRST_DISK_SLOT } else { MORE_DISKS_SLOT + number - 1 };
+        line.option("-blockdev", &file_node.to_string()).option("-blockdev", &raw_node.to_string());
+        line.option("-device", &format!("virtio-blk-pci,id=vblk{number},drive={node},addr={slot:#x}"));
+    }
+    line.option("-netdev", "user,id=n0,restrict=on");
+    line.option(
+        "-device",
+        &format!("virtio-net-pci,id={NETWORK_CARD},netdev=n0,mac={},addr={NETWORK_SLOT:#x},romfile=", machine.mac),
+    );
+    line.option("-device", &format!("virtio-rng-pci,addr={RNG_SLOT:#x}"));
+    line.option("-device", &format!("vmgenid,guid={}", machine.generation_id));
+    if start == Start::Incoming {
+        line.option("-incoming", "defer");
+    }
+    Ok(line.0)
+}
+
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn flag(&mut self, flag: &str) -> &mut Self {
+        self.0.push(flag.into());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: &str) -> &mut Self {
+        self.flag(name).flag(value)
+    }
+}
+
+fn absolute(machine: &Machine, field: &'static str, path: &Path) -> Result<String> {
+    let refuse = |problem: String| Error::Machine { name: machine.name.clone(), field, problem };
+    let absolute: PathBuf = std::path::absolute(path).map_err(|error| refuse(error.to_string()))?;
+    absolute.into_os_string().into_string().map_err(|path| refuse(format!("{} is not UTF-8", path.display())))
+}
+
+/// In QEMU's comma-separated options a comma is written twice.
+fn comma(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MachineDisk;
+    use crate::machine::tests::machine;
+
+    fn line(machine: &Machine, start: Start) -> Vec<String> {
+        let host = HostFacts {
+            vmm: "qemu".into(),
+            version: "7.2.22".into(),
+            machine_type: "pc-q35-7.2".into(),
+            accelerator: "tcg".into(),
+            cpu_model: "max".into(),
+        };
+        let line = command_line(machine, &host, start, Sockets { monitor: 5, console: 6 }).unwrap();
+        line.into_iter().map(|word| word.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_restore_is_the_same_line_and_two_words() {
+        let boot = line(&machine(), Start::Boot);
+        let restore = line(&machine(), Start::Incoming);
+        assert_eq!(restore.split_at(boot.len()), (&boot[..], &["-incoming".to_owned(), "defer".to_owned()][..]));
+        assert_eq!(boot.iter().filter(|word| *word == "-S").count(), 1);
+    }
+
+    #[test]
+    fn every_device_has_a_slot_of_its_own() {
+        let mut many = machine();
+        for number in 1..crate::DISKS_MAX {
+            many.disks.push(MachineDisk { name: format!("d{number}"), path: "/d".into() });
+        }
+        let words = line(&many, Start::Boot);
+        let slots: Vec<&str> = words.iter().filter_map(|word| word.split("addr=").nth(1)).collect();
+        let slots: std::collections::HashSet<&str> = slots.iter().map(|slot| slot.split(',').next().unwrap()).collect();
+        assert_eq!(slots.len(), crate::DISKS_MAX + 2);
+        assert!(slots.iter().all(|slot| u8::from_str_radix(&slot[2..], 16).unwrap() < 0x1f));
+    }
+
+    #[test]
+    fn paths_may_hold_commas_and_quotes() {
+        let mut odd = machine();
+        odd.ram_path = "/a,b/ram".into();
+        odd.disks[0].path = "/a,\"b/disk".into();
+        let words = line(&odd, Start::Boot);
+        assert!(words.iter().any(|word| word.contains("mem-path=/a,,b/ram,share=on")));
+        assert!(words.iter().any(|word| word.contains(r#""filename":"/a,\"b/disk""#)));
+    }
+}

@@ -1,0 +1,157 @@
+//! The capture: the guest stands still, its device state is written, the caller copies, the guest goes on.
+//!
+//! It runs as a task of its own, so that a caller who gives up does not stop it half way: whoever copies during the pause
+//! is still copying then, and the guest may only go on once that has ended.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+
+use super::guest::Guest;
+use super::qmp_wire::Event;
+use crate::limits::PAUSE_WARNING;
+use crate::{Captured, Error, Result, WhilePaused};
+
+pub(super) async fn capture(guest: Arc<Guest>, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+    let name = guest.name.clone();
+    let task = tokio::spawn(run(guest, state_out, while_paused));
+    task.await.unwrap_or(Err(Error::Panicked { name }))
+}
+
+async fn run(guest: Arc<Guest>, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+    let _turn = guest.turn.lock().await;
+    let status = guest.status().await?;
+    if status != "running" {
+        return Err(guest.wrong_state("capture", status));
+    }
+    guest.leave_ram_out().await?;
+
+    let mut pause = Pause { events: guest.qmp.events(), stopped_ns: None, resumed_ns: None };
+    let begin = Instant::now();
+    let guard = ResumeOnDrop(Some(Arc::clone(&guest)));
+    let mut frozen = freeze(&guest, state_out, while_paused).await;
+    if pause.was_resumed() && frozen.is_ok() {
+        frozen = Err(Error::Voided { name: guest.name.clone() });
+    }
+    let resumed = guest.cont().await;
+    let measured = begin.elapsed();
+    guard.disarm();
+
+    if let Err(source) = resumed {
+        tracing::error!(machine = guest.name, %source, "STILL PAUSED after its capture");
+        let capture = frozen.err().map(Box::new);
+        return Err(Error::NotResumed { name: guest.name.clone(), capture, source: Box::new(source) });
+    }
+    let times = frozen?;
+    Ok(Captured { pause_ns: pause.ns().unwrap_or(nanos(measured)), ..times })
+}
+
+/// Everything between the guest's stop and its going on.
+async fn freeze(guest: &Arc<Guest>, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+    let begin = Instant::now();
+    guest.stop().await?;
+    let stopped = Instant::now();
+    let saved = async {
+        guest.migrate("save", "migrate", &state_out).await?;
+        // Only then may `cont` be sent.
+        guest.wait_for_status("save", "postmigrate").await
+    };
+    if let Err(error) = saved.await {
+        let _ = guest.qmp.execute("migrate_cancel", Value::Null).await; // nothing to cancel is fine
+        return Err(error);
+    }
+    drop(state_out);
+    let saved = Instant::now();
+    copy(guest, while_paused).await?;
+    Ok(Captured {
+        pause_ns: 0,
+        stop_ns: nanos(stopped - begin),
+        state_ns: nanos(saved - stopped),
+        copy_ns: nanos(saved.elapsed()),
+    })
+}
+
+async fn copy(guest: &Guest, while_paused: WhilePaused) -> Result<()> {
+    let begin = Instant::now();
+    let mut copying = tokio::task::spawn_blocking(while_paused);
+    loop {
+        // It can't be interrupted, only complained about.
+        match tokio::time::timeout(PAUSE_WARNING, &mut copying).await {
+            Ok(Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Err(source))) => return Err(Error::WhilePaused { name: guest.name.clone(), source }),
+            Ok(Err(_)) => return Err(Error::Panicked { name: guest.name.clone() }),
+            Err(_) => tracing::warn!(machine = guest.name, paused_s = begin.elapsed().as_secs(), "still copying"),
+        }
+    }
+}
+
+/// The pause by the monitor's own events.
+struct Pause {
+    events: Receiver<Event>,
+    stopped_ns: Option<u64>,
+    resumed_ns: Option<u64>,
+}
+
+impl Pause {
+    /// Takes in what has happened so far. The monitor sends a command's events before its answer.
+    fn update(&mut self) {
+        loop {
+            match self.events.try_recv() {
+                Ok(Event { name, at_ns }) => match name.as_str() {
+                    "STOP" => self.stopped_ns = self.stopped_ns.or(Some(at_ns)),
+                    "RESUME" => self.resumed_ns = Some(at_ns),
+                    _ => {}
+                },
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn was_resumed(&mut self) -> bool {
+        self.update();
+        self.resumed_ns.is_some()
+    }
+
+    /// `None` if an event is missing, or the wall clock was set back meanwhile.
+    fn ns(&mut self) -> Option<u64> {
+        self.update();
+        self.resumed_ns?.checked_sub(self.stopped_ns?).filter(|&ns| ns > 0)
+    }
+}
+
+/// Resumes if the capture's task ends without having done so: a panic of ours, or a runtime that shuts down.
+struct ResumeOnDrop(Option<Arc<Guest>>);
+
+impl ResumeOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for ResumeOnDrop {
+    fn drop(&mut self) {
+        let Some(guest) = self.0.take() else {
+            return;
+        };
+        tracing::error!(machine = guest.name, "capture broken off: resuming");
+        // At once, for there may be no runtime left to run the task …
+        guest.qmp.fire("cont");
+        // … and with care, for QEMU refuses it while the device state is being saved.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = guest.cont().await {
+                    tracing::error!(machine = guest.name, %error, "STILL PAUSED after its capture");
+                }
+            });
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

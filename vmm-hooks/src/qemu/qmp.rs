@@ -1,0 +1,232 @@
+//! A client of QEMU's monitor protocol (QMP): JSON lines on a Unix socket.
+//!
+//! Why not the crate `qapi`: it has no way to send a descriptor along with a command (`getfd` needs SCM_RIGHTS), and it
+//! tells answers apart by id only where out-of-band execution is on, so that an answer that comes after its deadline would
+//! be taken for the next command's. The dozen commands used here need little more than what such a wrapper would.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::{broadcast, oneshot};
+use tokio::task::AbortHandle;
+
+use super::qmp_wire::{self, Event, Message};
+use super::rundir::RunDir;
+use crate::limits::{COMMAND_TIMEOUT, QMP_EVENTS_KEPT, QMP_LINE_BYTES_MAX};
+use crate::{Error, Result};
+
+/// The id under which the greeting is awaited; commands count from 1.
+const GREETING: u64 = 0;
+
+type Answer = Result<Value, String>;
+
+/// One connection to a monitor. Commands may overlap; each gets its own answer. It ends with the last handle.
+#[derive(Debug)]
+pub(super) struct Qmp {
+    name: String,
+    run: Arc<RunDir>,
+    wire: Arc<Wire>,
+    reader: AbortHandle,
+}
+
+#[derive(Debug)]
+struct Wire {
+    stream: UnixStream,
+    waiting: Mutex<Waiting>,
+    events: broadcast::Sender<Event>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next_id: u64,
+    closed: bool,
+    answers: HashMap<u64, oneshot::Sender<Answer>>,
+}
+
+impl Qmp {
+    /// Waits for the greeting and leaves the negotiation mode.
+    pub(super) async fn connect(
+        name: &str,
+        run: Arc<RunDir>,
+        stream: std::os::unix::net::UnixStream,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+        let wire = Arc::new(Wire {
+            stream: stream.map_err(Error::io("use", run.path().join(super::rundir::MONITOR)))?,
+            waiting: Mutex::default(),
+            events: broadcast::Sender::new(QMP_EVENTS_KEPT),
+        });
+        let greeting = wire.wait_for_answer();
+        let reader = tokio::spawn(read(Arc::clone(&wire))).abort_handle();
+        let qmp = Qmp { name: name.into(), run, wire, reader };
+        let answer = match greeting {
+            Some((GREETING, answer)) => answer,
+            _ => return Err(qmp.gone("greeting")),
+        };
+        qmp.answer("greeting", answer, timeout).await?;
+        qmp.execute("qmp_capabilities", Value::Null).await?;
+        Ok(qmp)
+    }
+
+    pub(super) async fn execute(&self, command: &'static str, arguments: Value) -> Result<Value> {
+        self.execute_within(command, arguments, None, COMMAND_TIMEOUT).await
+    }
+
+    /// Runs a command, with a descriptor for it if it wants one.
+    pub(super) async fn execute_within(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        descriptor: Option<BorrowedFd<'_>>,
+        timeout: Duration,
+    ) -> Result<Value> {
+        let Some((id, answer)) = self.wire.wait_for_answer() else {
+            return Err(self.gone(command));
+        };
+        let _forget = Forget { wire: &self.wire, id };
+        self.wire.send(&qmp_wire::command(command, arguments, id), descriptor).await.map_err(|_| self.gone(command))?;
+        self.answer(command, answer, timeout).await
+    }
+
+    /// Sends a command without waiting, from wherever: what a drop can do.
+    pub(super) fn fire(&self, command: &'static str) {
+        if self.wire.try_send(&qmp_wire::command(command, Value::Null, u64::MAX), None).is_err() {
+            tracing::warn!(machine = self.name, command, "could not be sent");
+        }
+    }
+
+    pub(super) fn events(&self) -> broadcast::Receiver<Event> {
+        self.wire.events.subscribe()
+    }
+
+    pub(super) fn gone(&self, operation: &'static str) -> Error {
+        Error::Gone { operation, name: self.name.clone(), log: self.run.log_tail() }
+    }
+
+    async fn answer(
+        &self,
+        command: &'static str,
+        answer: oneshot::Receiver<Answer>,
+        timeout: Duration,
+    ) -> Result<Value> {
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(reason))) => Err(Error::Command { name: self.name.clone(), command, reason }),
+            Ok(Err(_)) => Err(self.gone(command)),
+            Err(_) => {
+                Err(Error::Timeout { operation: command, name: self.name.clone(), after_ms: timeout.as_millis() })
+            }
+        }
+    }
+}
+
+impl Drop for Qmp {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Takes back an answer that nobody waits for any more.
+struct Forget<'a> {
+    wire: &'a Wire,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.wire.waiting().answers.remove(&self.id);
+    }
+}
+
+impl Wire {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` once the connection is closed.
+    fn wait_for_answer(&self) -> Option<(u64, oneshot::Receiver<Answer>)> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.waiting();
+        if waiting.closed {
+            return None;
+        }
+        let id = waiting.next_id;
+        waiting.next_id += 1;
+        waiting.answers.insert(id, sender);
+        Some((id, receiver))
+    }
+
+    async fn send(&self, line: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        loop {
+            self.stream.writable().await?;
+            match self.try_send(line, descriptor) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// The whole line or nothing: a future that is dropped leaves no half line behind. Lines are short and QEMU reads at
+    /// once, so a socket buffer that takes only part of one means that something is very wrong; then the connection ends.
+    fn try_send(&self, line: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let sent = self.stream.try_io(Interest::WRITABLE, || qmp_wire::send(&self.stream, line, descriptor))?;
+        if sent < line.len() {
+            let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Both);
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    }
+
+    fn take(&self, line: &[u8]) {
+        let (id, answer) = match qmp_wire::parse(line) {
+            Ok(Message::Event(event)) => {
+                tracing::trace!(?event);
+                let _ = self.events.send(event); // fails when nobody listens
+                return;
+            }
+            Ok(Message::Greeting) => (GREETING, Ok(Value::Null)),
+            Ok(Message::Answer { id, answer }) => (id, answer),
+            Err(problem) => {
+                tracing::warn!(problem, "a monitor's line was not understood");
+                return;
+            }
+        };
+        if let Some(sender) = self.waiting().answers.remove(&id) {
+            let _ = sender.send(answer); // fails when its deadline is over
+        }
+    }
+}
+
+/// Reads until the end; then whoever waits for an answer hears that there will be none.
+async fn read(wire: Arc<Wire>) {
+    let mut buffer = Vec::new();
+    let mut piece = [0; 16 << 10];
+    while wire.stream.readable().await.is_ok() {
+        let taken = match wire.stream.try_read(&mut piece) {
+            Ok(0) => break,
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => break,
+        };
+        buffer.extend(piece.iter().take(taken));
+        while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+            let rest = buffer.split_off(end + 1);
+            wire.take(&buffer);
+            buffer = rest;
+        }
+        if buffer.len() > QMP_LINE_BYTES_MAX {
+            tracing::error!("a monitor's line has no end: connection given up");
+            break;
+        }
+    }
+    let mut waiting = wire.waiting();
+    waiting.closed = true;
+    waiting.answers.clear();
+}

@@ -1,0 +1,111 @@
+//! The two traits: a monitor, and a guest that it runs.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{Machine, Result};
+
+/// What two hosts have to agree on before one restores what the other captured. Compare with `==`.
+///
+/// A device state that meets another version or CPU model may load without an error and then hang the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// The kind of monitor: `qemu`.
+    pub vmm: String,
+    /// Its version, as in `7.2.22`.
+    pub version: String,
+    /// The versioned machine type that its guests get.
+    pub machine_type: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// The CPU model that its guests see; with KVM this names the host's CPU.
+    pub cpu_model: String,
+}
+
+/// Whether a guest's vCPUs execute instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmState {
+    /// They do.
+    Running,
+    /// They don't, and can.
+    Paused,
+    /// The process is gone.
+    Gone,
+}
+
+/// What a capture took, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// The whole pause: from the monitor's STOP event to its RESUME event, by their own timestamps.
+    pub pause_ns: u64,
+    /// Stopping the vCPUs, draining and flushing the disks.
+    pub stop_ns: u64,
+    /// Saving the device state.
+    pub state_ns: u64,
+    /// The caller's own work during the pause.
+    pub copy_ns: u64,
+}
+
+/// What a caller does while the guest stands still. It runs on a thread where it may block.
+pub type WhilePaused = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
+/// A virtual machine monitor on this host.
+#[async_trait]
+pub trait Vmm: Send + Sync + 'static {
+    /// What this host is. An error says what is missing and how to get it.
+    async fn host(&self) -> Result<HostFacts>;
+
+    /// Makes an empty RAM file in place of the one there may be, and starts the guest from its kernel and disks.
+    async fn boot(&self, machine: &Machine) -> Result<Arc<dyn Vm>>;
+
+    /// Makes a guest of a RAM file, disks and a device state, all of one capture. It is left paused, with its link down.
+    ///
+    /// `device_state` is read from its current position. The RAM file is the guest's memory from now on, and written to.
+    async fn restore(&self, machine: &Machine, device_state: File) -> Result<Arc<dyn Vm>>;
+
+    /// The process that an earlier daemon left in `machine.dir`, running or paused; `None` if there is none.
+    ///
+    /// A process that had not finished restoring can't go on: it is ended, and the answer is `None`.
+    async fn adopt(&self, machine: &Machine) -> Result<Option<Arc<dyn Vm>>>;
+}
+
+/// One guest in its process. Dropping the handle leaves the process as it is.
+#[async_trait]
+pub trait Vm: Send + Sync + 'static {
+    /// The process.
+    fn pid(&self) -> u32;
+
+    /// What it does now.
+    async fn state(&self) -> Result<VmState>;
+
+    /// Stops its vCPUs; fine if they stand already.
+    async fn pause(&self) -> Result<()>;
+
+    /// Lets its vCPUs go on; fine if they run already.
+    async fn resume(&self) -> Result<()>;
+
+    /// Plugs its network cable in, or out.
+    async fn set_link(&self, up: bool) -> Result<()>;
+
+    /// Stops a running guest, writes its device state to `state_out` at the current position, runs `while_paused`, and
+    /// lets the guest go on.
+    ///
+    /// During `while_paused` the RAM file and the disk files hold what the guest's memory and disks hold (in the page
+    /// cache: written, but not all of it durable), and nobody writes to them.
+    ///
+    /// The guest is resumed on every path: an error, a panic of `while_paused`, a deadline, and this future's drop too,
+    /// though then only once `while_paused` has returned. If it could not be, the error is
+    /// [`Error::NotResumed`](crate::Error::NotResumed).
+    async fn capture(&self, state_out: File, while_paused: WhilePaused) -> Result<Captured>;
+
+    /// Ends the process, by force if need be, waits until it is gone, and removes its sockets. Fine if it is gone already.
+    async fn quit(&self) -> Result<()>;
+
+    /// The Unix socket of its serial console. One client at a time; what is printed while there is none is lost.
+    fn console(&self) -> PathBuf;
+}

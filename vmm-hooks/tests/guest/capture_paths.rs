@@ -1,0 +1,163 @@
+//! The ways out of a capture. The guest runs after each of them.
+
+use std::fs::{self, File};
+use std::io;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use form_vmm_hooks::{Error, ErrorKind, Vm, VmState, Vmm};
+
+use crate::fixture::{Fixture, copy, exists, files, qemu, until_state, zombies};
+
+fn somewhere() -> File {
+    tempfile::tempfile().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_fails_or_panics_leaves_the_guest_running() {
+    let fixture = Fixture::new();
+    let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
+
+    let failed = vm.capture(somewhere(), Box::new(|| Err(io::Error::other("disk full")))).await;
+    assert!(matches!(&failed, Err(Error::WhilePaused { source, .. }) if source.to_string() == "disk full"));
+    assert_eq!(vm.state().await.unwrap(), VmState::Running);
+
+    let panicked = vm.capture(somewhere(), Box::new(|| panic!("as this test wants"))).await;
+    assert!(matches!(panicked, Err(Error::Panicked { .. })));
+    assert_eq!(vm.state().await.unwrap(), VmState::Running);
+
+    // A device state that can't be written.
+    let read_only = File::open("/dev/null").unwrap();
+    let refused = vm.capture(read_only, Box::new(|| panic!("must not be reached"))).await;
+    assert!(matches!(refused, Err(Error::DeviceState { .. })), "{refused:?}");
+    assert_eq!(vm.state().await.unwrap(), VmState::Running);
+
+    // None of that is in the way of the next.
+    assert!(vm.capture(somewhere(), Box::new(|| Ok(()))).await.unwrap().pause_ns > 0);
+    assert_eq!(vm.state().await.unwrap(), VmState::Running);
+    vm.quit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_gives_up_leaves_the_guest_running_once_the_copy_has_ended() {
+    let fixture = Fixture::new();
+    let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
+    let (begun, has_begun) = mpsc::channel();
+    let (end, may_end) = mpsc::channel::<()>();
+    let held = Box::new(move || {
+        begun.send(()).unwrap();
+        may_end.recv().map_err(io::Error::other)
+    });
+    tokio::select! {
+        _ = vm.capture(somewhere(), held) => panic!("it can't have ended"),
+        _ = tokio::task::spawn_blocking(move || has_begun.recv().unwrap()) => {}
+    }
+    assert_eq!(vm.state().await.unwrap(), VmState::Paused, "somebody is still copying");
+    end.send(()).unwrap();
+    until_state(&*vm, VmState::Running).await;
+    vm.quit().await.unwrap();
+}
+
+#[test]
+fn a_daemon_that_ends_during_a_capture_lets_the_guest_go_on() {
+    let fixture = Fixture::new();
+    let machine = fixture.machine(1);
+    let (begun, has_begun) = mpsc::channel();
+    let (_end, may_end) = mpsc::channel::<()>();
+
+    let daemon = tokio::runtime::Runtime::new().unwrap();
+    let vm = daemon.block_on(qemu().boot(&machine)).unwrap();
+    daemon.spawn(async move {
+        let held = Box::new(move || {
+            begun.send(()).unwrap();
+            may_end.recv_timeout(Duration::from_secs(600)).map_err(io::Error::other)
+        });
+        vm.capture(somewhere(), held).await
+    });
+    has_begun.recv().unwrap();
+    daemon.shutdown_background();
+
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let vm = qemu().adopt(&machine).await.unwrap().expect("it is still there");
+        until_state(&*vm, VmState::Running).await;
+        vm.quit().await.unwrap();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_resumed_by_somebody_else_voids_the_capture() {
+    let fixture = Fixture::new();
+    let machine = fixture.machine(1);
+    let vm = qemu().boot(&machine).await.unwrap();
+    // The monitor takes one client at a time, and that is ours: the signal makes the same of a QEMU that was suspended.
+    let (begun, has_begun) = mpsc::channel();
+    let (end, may_end) = mpsc::channel::<()>();
+    let held = Box::new(move || {
+        begun.send(()).unwrap();
+        may_end.recv().map_err(io::Error::other)
+    });
+    let capture = vm.capture(somewhere(), held);
+    let meddle = async {
+        tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+        // Whoever wants to pause or resume in between waits for the capture's end.
+        let resumed = tokio::time::timeout(Duration::from_millis(200), vm.resume()).await;
+        assert!(resumed.is_err(), "a resume went in between");
+        end.send(()).unwrap();
+    };
+    let (captured, ()) = tokio::join!(capture, meddle);
+    captured.unwrap();
+    assert_eq!(vm.state().await.unwrap(), VmState::Running);
+    vm.quit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_during_a_capture_is_said_to_be_gone() {
+    let fixture = Fixture::new();
+    let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
+    let pid = vm.pid().to_string();
+    let kill = Box::new(move || {
+        let killed = std::process::Command::new("kill").args(["-KILL", &pid]).status()?;
+        assert!(killed.success());
+        Ok(())
+    });
+    let error = vm.capture(somewhere(), kill).await.unwrap_err();
+    assert!(matches!(&error, Error::NotResumed { source, .. } if source.kind() == ErrorKind::Gone), "{error:?}");
+    until_state(&*vm, VmState::Gone).await;
+    vm.quit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_state_cut_short_is_refused_with_the_reason_and_leaves_nothing() {
+    let fixture = Fixture::new();
+    let (qemu, original, other) = (qemu(), fixture.machine(1), fixture.machine(2));
+    let vm = qemu.boot(&original).await.unwrap();
+    let state_path = fixture.path().join("state");
+    let (from, to) = (original.ram_path.clone(), other.ram_path.clone());
+    let copy_ram = Box::new(move || {
+        copy(&from, &to);
+        Ok(())
+    });
+    vm.capture(File::create(&state_path).unwrap(), copy_ram).await.unwrap();
+    let whole = fs::read(&state_path).unwrap();
+
+    for kept in [0, 1000, whole.len() / 2] {
+        fs::write(&state_path, &whole[..kept]).unwrap();
+        let error = qemu.restore(&other, File::open(&state_path).unwrap()).await.map(drop).unwrap_err();
+        match &error {
+            Error::Gone { log, .. } => assert!(log.contains("load of migration failed"), "{kept}: {error}"),
+            Error::DeviceState { reason, .. } => assert!(!reason.is_empty()),
+            _ => panic!("{kept}: {error:?}"),
+        }
+        assert_eq!(files(&other), ["log"]);
+        assert!(qemu.adopt(&other).await.unwrap().is_none());
+    }
+    assert_eq!(zombies(), 0);
+
+    // The same machine restores once the state is whole.
+    fs::write(&state_path, &whole).unwrap();
+    let restored = qemu.restore(&other, File::open(&state_path).unwrap()).await.unwrap();
+    assert_eq!(restored.state().await.unwrap(), VmState::Paused);
+    assert!(exists(restored.pid()) && exists(vm.pid()));
+    restored.quit().await.unwrap();
+    vm.quit().await.unwrap();
+}

@@ -1,0 +1,9 @@
+//! Real QEMU, real guests: the guest of `tests/guest/make.sh`, which is made here if it is not there yet.
+//!
+//! `life` and `capture_paths` need a process, not a booted system: there the kernel has hardly begun. `carries` boots one.
+
+mod capture_paths;
+mod carries;
+mod console;
+mod fixture;
+mod life;
