@@ -7,6 +7,7 @@ pub mod api;
 pub mod auth;
 mod core;
 mod error;
+pub mod spec;
 pub mod store;
 
 pub use crate::core::Core;

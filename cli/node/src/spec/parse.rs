@@ -1,0 +1,168 @@
+//! From the text to the spec, refusing with a word what this version can't do.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::limits::{
+    CMDLINE_BYTES_MAX, DISK_NAME_BYTES_MAX, DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, MEMORY_UNIT_BYTES,
+    PATH_BYTES_MAX, SPEC_BYTES_MAX,
+};
+use super::size;
+use super::text::{DiskText, SpecText};
+use super::{DiskSpec, InstanceSpec, VmmKind};
+use crate::error::{ApiError, ErrorCode};
+
+/// Names of artifacts that are not disks.
+const NOT_DISKS: [&str; 2] = ["memory", "device"];
+
+impl InstanceSpec {
+    /// Reads a spec. The files that it names are not looked at: see [`InstanceSpec::check_boot_files`] and
+    /// [`InstanceSpec::check_disk_templates`].
+    ///
+    /// # Errors
+    /// `bad_request` for what is not a spec, `unsupported` for what this version can't do; both name the field.
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
+        if text.len() > SPEC_BYTES_MAX {
+            return Err(bad(format!("the spec is {} bytes long, the limit is {SPEC_BYTES_MAX}", text.len())));
+        }
+        let spec: SpecText = toml::from_str(text).map_err(|e| {
+            bad("the spec can't be read").cause(e.to_string().trim_end()).remedy("docs/instance-spec.md has every field")
+        })?;
+        if spec.passthrough.is_some() {
+            return Err(unsupported("a host device can't be handed to the guest: its state can't be copied")
+                .remedy("remove `passthrough`"));
+        }
+        if spec.vcpus != 1 {
+            return Err(unsupported(format!("{} virtual CPUs are not supported yet", spec.vcpus)).remedy("give vcpus = 1"));
+        }
+        if spec.disk.len() > DISKS_MAX {
+            return Err(bad(format!("the spec has {} disks, the limit is {DISKS_MAX}", spec.disk.len())));
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = spec.disk.iter().find(|d| !names.insert(d.name.as_str())) {
+            return Err(bad(format!("two disks are named {:?}", twice.name)).remedy("give each disk a name of its own"));
+        }
+        Ok(Self {
+            vmm: vmm(&spec.vmm)?,
+            memory_bytes: memory(&spec.memory)?,
+            vcpus: spec.vcpus,
+            kernel: path("kernel", &spec.kernel)?,
+            initrd: spec.initrd.as_deref().map(|p| path("initrd", p)).transpose()?,
+            cmdline: cmdline(spec.cmdline)?,
+            disks: spec.disk.iter().map(disk).collect::<Result<_, _>>()?,
+            mac: spec.network.mac.map(mac).transpose()?,
+        })
+    }
+}
+
+fn vmm(text: &str) -> Result<VmmKind, ApiError> {
+    match text {
+        "qemu" => Ok(VmmKind::Qemu),
+        "cloud-hypervisor" | "firecracker" => {
+            Err(unsupported(format!("vmm = {text:?} is not supported yet")).remedy("give vmm = \"qemu\""))
+        }
+        _ => Err(bad(format!("vmm = {text:?} is no hypervisor that this program knows")).remedy("give vmm = \"qemu\"")),
+    }
+}
+
+fn memory(text: &str) -> Result<u64, ApiError> {
+    let bytes = size::parse(text).map_err(|why| bad(format!("memory: {why}")))?;
+    if bytes > MEMORY_BYTES_MAX {
+        return Err(unsupported(format!("memory = {text:?} does not fit below the PCI hole"))
+            .cause("memory above the hole is not supported yet")
+            .remedy(format!("give at most \"{}MiB\"", MEMORY_BYTES_MAX >> 20)));
+    }
+    if bytes < MEMORY_BYTES_MIN {
+        let least = MEMORY_BYTES_MIN >> 20;
+        return Err(bad(format!("memory = {text:?} is too little")).remedy(format!("give at least \"{least}MiB\"")));
+    }
+    if bytes % MEMORY_UNIT_BYTES != 0 {
+        return Err(bad(format!("memory = {text:?} is not a whole number of MiB")).remedy("give it in MiB or GiB"));
+    }
+    Ok(bytes)
+}
+
+fn cmdline(text: String) -> Result<String, ApiError> {
+    if text.len() > CMDLINE_BYTES_MAX {
+        return Err(bad(format!("cmdline is {} bytes long, the limit is {CMDLINE_BYTES_MAX}", text.len())));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(bad("cmdline has a control character in it").remedy("write it on one line"));
+    }
+    Ok(text)
+}
+
+fn path(field: &str, path: &Path) -> Result<PathBuf, ApiError> {
+    if !path.is_absolute() {
+        return Err(bad(format!("{field} = {path:?} is not an absolute path"))
+            .cause("the node reads the file, wherever it was started")
+            .remedy("give the path from / on"));
+    }
+    if path.as_os_str().len() > PATH_BYTES_MAX {
+        return Err(bad(format!("{field} is a path of more than {PATH_BYTES_MAX} bytes")));
+    }
+    if path.to_string_lossy().chars().any(char::is_control) {
+        return Err(bad(format!("{field} has a control character in it")));
+    }
+    Ok(path.to_owned())
+}
+
+fn disk(text: &DiskText) -> Result<DiskSpec, ApiError> {
+    let DiskText { name, path: template, format, commit } = text;
+    let is_name = name.len() <= DISK_NAME_BYTES_MAX
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
+    if !is_name || NOT_DISKS.contains(&name.as_str()) {
+        return Err(bad(format!("{name:?} can't be the name of a disk")).remedy(format!(
+            "give a letter, then letters, digits and '-' (a-z, at most {DISK_NAME_BYTES_MAX}); memory and device are taken"
+        )));
+    }
+    match format.as_str() {
+        "raw" => {}
+        "qcow2" | "qcow" | "vmdk" | "vdi" | "vhdx" | "vpc" | "qed" => {
+            return Err(unsupported(format!("disk {name} has format = {format:?}, which is not supported yet"))
+                .remedy(convert(template, format)));
+        }
+        _ => return Err(bad(format!("disk {name}: {format:?} is no format that this program knows")).remedy("give format = \"raw\"")),
+    }
+    match commit.as_str() {
+        "committed" => {}
+        "kept" => {
+            return Err(unsupported(format!("disk {name} has commit = \"kept\", which is not supported yet"))
+                .cause("memory that comes with a commit would not match a disk that stayed")
+                .remedy("give commit = \"committed\""));
+        }
+        _ => return Err(bad(format!("disk {name}: commit = {commit:?} is unknown")).remedy("give commit = \"committed\"")),
+    }
+    Ok(DiskSpec { name: name.clone(), template: path(&format!("path of disk {name}"), template)? })
+}
+
+/// How to make a raw image from another.
+pub(super) fn convert(template: &Path, format: &str) -> String {
+    let from = template.display();
+    format!("make a raw image of it: qemu-img convert -f {format} -O raw {from} {from}.raw")
+}
+
+fn mac(text: String) -> Result<String, ApiError> {
+    let mut bytes = [0_u8; 6];
+    let pairs: Vec<&str> = text.split(':').collect();
+    let read = pairs.len() == bytes.len()
+        && pairs.iter().zip(&mut bytes).all(|(pair, byte)| {
+            let parsed = u8::from_str_radix(pair, 16).ok().filter(|_| pair.len() == 2 && !pair.starts_with('+'));
+            parsed.map(|b| *byte = b).is_some()
+        });
+    // The lowest bit of the first byte marks a group of cards.
+    if !read || bytes[0] & 1 == 1 || bytes == [0; 6] {
+        return Err(bad(format!("network.mac = {text:?} is not the address of a card"))
+            .remedy("give six pairs of hex digits, as in \"52:54:00:aa:bb:01\""));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, message)
+}
+
+fn unsupported(message: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::Unsupported, message)
+}

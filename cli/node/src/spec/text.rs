@@ -1,0 +1,96 @@
+//! The spec as a person writes it. `docs/instance-spec.md` says the same in prose; a test compares the fields.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpecText {
+    /// The hypervisor: `qemu`.
+    pub(super) vmm: String,
+    /// Guest memory, as in `512MiB`: whole MiB, and not above the PCI hole.
+    pub(super) memory: String,
+    /// Virtual CPUs: 1.
+    #[serde(default = "one")]
+    pub(super) vcpus: u32,
+    /// Absolute path of the kernel on the node.
+    pub(super) kernel: PathBuf,
+    /// Absolute path of the initramfs on the node.
+    pub(super) initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[serde(default)]
+    pub(super) cmdline: String,
+    /// The disks, in the order in which the guest finds them.
+    #[serde(default)]
+    pub(super) disk: Vec<DiskText>,
+    /// The network card.
+    #[serde(default)]
+    pub(super) network: NetworkText,
+    /// Host devices handed to the guest: known only to be refused.
+    pub(super) passthrough: Option<toml::Value>,
+}
+
+/// A `[[disk]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DiskText {
+    /// Its name: a letter, then letters, digits and `-`.
+    pub(super) name: String,
+    /// Absolute path of a raw image on the node, copied when the instance is made.
+    pub(super) path: PathBuf,
+    /// `raw`.
+    #[serde(default = "raw")]
+    pub(super) format: String,
+    /// `committed`: the disk is part of every commit.
+    #[serde(default = "committed")]
+    pub(super) commit: String,
+}
+
+/// `[network]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NetworkText {
+    /// The card's address, as in `52:54:00:aa:bb:01`; made from the instance's id when absent.
+    pub(super) mac: Option<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn raw() -> String {
+    "raw".to_owned()
+}
+
+fn committed() -> String {
+    "committed".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The fields that serde knows, from its own complaint about one that it does not.
+    fn fields<T: for<'a> Deserialize<'a> + std::fmt::Debug>(prefix: &str) -> BTreeSet<String> {
+        let message = toml::from_str::<T>("no_such_field = 1").expect_err("unknown field").message().to_owned();
+        let known = message.split_once("expected").expect("it lists what it expected").1;
+        known.split('`').skip(1).step_by(2).map(|f| format!("{prefix}{f}")).collect()
+    }
+
+    #[test]
+    fn the_documentation_names_every_field_and_no_other() {
+        let mut known = fields::<SpecText>("");
+        known.extend(fields::<DiskText>("disk."));
+        known.extend(fields::<NetworkText>("network."));
+        let text = include_str!("../../../../docs/instance-spec.md");
+        let rows = text.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next());
+        let documented: BTreeSet<String> = rows.map(str::to_owned).collect();
+        assert_eq!(known, documented);
+        for limit in [form_vmm_hooks::MEMORY_BYTES_MIN, form_vmm_hooks::MEMORY_BYTES_MAX] {
+            assert!(text.contains(&format!("`\"{}MiB\"`", limit >> 20)), "{limit}");
+        }
+    }
+}
