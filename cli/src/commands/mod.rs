@@ -1,0 +1,30 @@
+//! One file per command; its doc comment is its help.
+
+mod account;
+mod manage;
+mod node;
+mod session;
+
+use clap::Subcommand;
+
+use crate::exit::Stop;
+use crate::output::Output;
+
+/// What can be done.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    #[command(subcommand)]
+    Manage(manage::ManageCommand),
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+}
+
+pub(crate) async fn run(command: Command, output: Output) -> Result<(), Stop> {
+    match command {
+        Command::Node(command) => node::run(command, output).await,
+        Command::Manage(command) => manage::run(command, output).await,
+        Command::Account(command) => account::run(command, output).await,
+    }
+}

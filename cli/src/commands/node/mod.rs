@@ -1,0 +1,26 @@
+//! `form node`.
+
+mod init;
+mod run;
+mod status;
+
+use clap::Subcommand;
+
+use crate::exit::Stop;
+use crate::output::Output;
+
+/// Make, run and look at a node: the daemon on each host
+#[derive(Subcommand)]
+pub(crate) enum NodeCommand {
+    Init(init::InitArgs),
+    Run(run::RunArgs),
+    Status(status::StatusArgs),
+}
+
+pub(super) async fn run(command: NodeCommand, output: Output) -> Result<(), Stop> {
+    match command {
+        NodeCommand::Init(args) => init::run(args, output).await,
+        NodeCommand::Run(args) => run::run(args, output).await,
+        NodeCommand::Status(args) => status::run(args, output).await,
+    }
+}

@@ -1,0 +1,57 @@
+//! Figures as people read them.
+
+/// `17 B`, `1.5 KiB`, `12.3 MiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        // 1023.95 would be shown as 1024.0 of the smaller unit.
+        if value < 1023.95 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// `640 µs`, `84.1 ms`, `4.20 s`.
+pub(crate) fn duration_ns(ns: u64) -> String {
+    let value = ns as f64;
+    match ns {
+        0..1_000_000 => format!("{} µs", ns / 1000),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", value / 1e6),
+        _ => format!("{:.2} s", value / 1e9),
+    }
+}
+
+/// The same for milliseconds.
+pub(crate) fn duration_ms(ms: u64) -> String {
+    if ms < 1000 { format!("{ms} ms") } else { format!("{:.2} s", ms as f64 / 1e3) }
+}
+
+/// `1.3 %`, or `-` of nothing.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".into() } else { format!("{:.2} %", part as f64 * 100.0 / whole as f64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!(
+            [0, 1023, 1024, 1536, 1 << 20, (1 << 20) - 1].map(bytes).join(" "),
+            "0 B 1023 B 1.0 KiB 1.5 KiB 1.0 MiB 1.0 MiB"
+        );
+        assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!([999, 640_000, 84_100_000, 4_200_000_000].map(duration_ns).join(" "), "0 µs 640 µs 84.1 ms 4.20 s");
+        assert_eq!([12, 1234].map(duration_ms).join(" "), "12 ms 1.23 s");
+        assert_eq!((percent(13, 1000), percent(1, 0)), ("1.30 %".into(), "-".into()));
+    }
+}
