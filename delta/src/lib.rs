@@ -1,1 +1,45 @@
-//! Stands empty for a moment.
+//! Images to manifests, manifests to recipes, recipes to images: what a commit sends, and how it is put together again.
+//!
+//! A machine's memory and disks are *images*. [`scan`] cuts an image into content-defined chunks and lists them in a [`Manifest`], whose hash (its *root*)
+//! names the image. [`diff`] gets the same manifest from a base image in a fraction of the time. [`encode`] writes recipes that turn the base into the new
+//! image, in [frames](FrameRef) listed by a [`FrameIndex`]. On the other side frames are checked on arrival ([`FrameIndex::verify`]), wait in a [`Spool`],
+//! become a [`Plan`] ([`plan`]), and are written by [`apply`].
+//!
+//! What holds throughout:
+//!
+//! * The incremental manifest is that of a full scan, byte for byte.
+//! * The same input gives the same bytes, on any number of threads.
+//! * Nothing is decoded before its BLAKE3 is checked, and nothing is allocated before its length is held against `limits`.
+//! * Memory of the process grows with an image only by its manifest (36 bytes for some 64 KiB); frozen images are mapped.
+//! * No network, clock or VM. Every call blocks; call it from a thread of your own.
+//!
+//! The formats are documented in FORMAT.md beside this crate's Cargo.toml.
+
+mod apply;
+mod clone;
+mod codec;
+mod error;
+mod hash;
+mod image;
+pub mod limits;
+mod live;
+mod manifest;
+mod parallel;
+mod rebuild;
+mod recipe;
+mod scan;
+mod verify;
+
+pub mod generate;
+
+pub use apply::{Applied, Engine, apply};
+pub use clone::{CloneKind, clone_image};
+pub use error::{Error, ErrorKind, Object, Result};
+pub use hash::{Hash, ParseHashError};
+pub use image::{Extent, Image};
+pub use live::{Refreshed, refresh_shadow};
+pub use manifest::{Chunk, Manifest};
+pub use rebuild::{Operation, OperationKind, Plan, Spool, plan};
+pub use recipe::{Encoded, FrameIndex, FrameRef, Share, Totals, VerifiedFrame, encode};
+pub use scan::{Diff, diff, rechunk, scan, scan_reference};
+pub use verify::verify_image;

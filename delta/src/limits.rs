@@ -1,0 +1,45 @@
+//! Every limit of this crate. A length that comes from outside is held against one of these before anything is allocated.
+
+/// Smallest chunk, except the last one of an image. Pinned in the manifest format.
+pub const CHUNK_BYTES_MIN: u32 = 16 << 10;
+/// Average chunk that FastCDC aims at. Pinned in the manifest format.
+pub const CHUNK_BYTES_AVG: u32 = 64 << 10;
+/// Largest chunk. Pinned in the manifest format.
+pub const CHUNK_BYTES_MAX: u32 = 256 << 10;
+
+/// Images are compared, and holes are kept, in blocks of this size.
+pub const BLOCK_BYTES: u64 = 4 << 10;
+/// Zeros inside new data become a hole from this length on; shorter ones are written, so that a file does not fall into crumbs.
+pub const HOLE_BYTES_MIN: u64 = 16 << 10;
+
+/// Largest image. It also bounds a manifest: at most one chunk for each `CHUNK_BYTES_MIN`.
+pub const IMAGE_BYTES_MAX: u64 = 256 << 30;
+
+/// A frame is closed once it holds this much.
+pub const FRAME_BYTES_TARGET: usize = 1 << 20;
+/// Largest frame: the target, one more body and its record, and room to spare.
+pub const FRAME_BYTES_MAX: u32 = 4 << 20;
+/// Most frames that one index lists.
+pub const FRAMES_MAX: u32 = 1 << 19;
+
+/// Largest body, before and after decoding.
+pub const BODY_BYTES_MAX: u32 = 1 << 20;
+/// Longest piece of the base that a body may be encoded against.
+pub const PREFIX_BYTES_MAX: u32 = 2 << 20;
+
+/// zstd level of bodies.
+pub const ZSTD_LEVEL: i32 = 3;
+/// Bodies that are encoded side by side; bounds the encoder's memory.
+pub const BODIES_IN_FLIGHT: usize = 16;
+
+/// Longest single write of a rebuild.
+pub const WRITE_BYTES_MAX: usize = 1 << 20;
+/// Writes that the ring keeps in flight. With `WRITE_BYTES_MAX` it bounds the memory of a rebuild.
+pub const QUEUE_DEPTH: u32 = 32;
+
+/// Threads that share one piece of work.
+pub const THREADS_MAX: usize = 8;
+/// What a thread takes at a time when it compares two images.
+pub const SLICE_BYTES: u64 = 4 << 20;
+/// What a thread reads at a time from a live image: small enough to be compared while it is in the CPU's cache.
+pub const LIVE_SLICE_BYTES: u64 = 256 << 10;

@@ -1,0 +1,126 @@
+//! The one place where files are read that a guest may be writing to: always into buffers of our own, never through a mapping.
+
+use std::{fs::File, os::unix::fs::FileExt};
+
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
+
+use crate::{
+    Extent, Result,
+    error::{Error, Object},
+    hash::{ZEROS, is_zero},
+    image::{self, Piece, data_extents, normalise, pieces},
+    limits::{BLOCK_BYTES, LIVE_SLICE_BYTES},
+    parallel,
+};
+
+/// What [`refresh_shadow`] moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refreshed {
+    /// Bytes read from the live file.
+    pub bytes_read: u64,
+    /// Bytes written into the shadow.
+    pub bytes_written: u64,
+}
+
+/// Brings `shadow`, a file of ours, to equal `live`, which a guest may be writing to. Blocks of 4 KiB that differ are copied, holes of both are skipped, and
+/// what became a hole becomes one in the shadow.
+///
+/// While the guest runs the result is only *nearly* equal (a warm pass); once its vCPUs stand still and its disks are flushed, it is equal.
+pub fn refresh_shadow(live: &File, shadow: &File) -> Result<Refreshed> {
+    let len_bytes = file_len(live, Object::Live)?;
+    if file_len(shadow, Object::Shadow)? != len_bytes {
+        shadow.set_len(len_bytes).map_err(Error::io("set the length of", Object::Shadow))?;
+    }
+    let live_data = data_extents(live, len_bytes, Object::Live)?;
+    let shadow_data = data_extents(shadow, len_bytes, Object::Shadow)?;
+    let touched = normalise([&live_data[..], &shadow_data[..]].concat());
+    let slices: Vec<Extent> = touched.into_iter().flat_map(|extent| image::slices(extent, LIVE_SLICE_BYTES)).collect();
+    let moved = parallel::map(
+        slices.len(),
+        || Copier { live, shadow, ours: Vec::new(), theirs: Vec::new() },
+        |copier, number| {
+            let mut moved = Refreshed::default();
+            for piece in pieces(&live_data, &shadow_data, slices[number]) {
+                copier.refresh(piece, &mut moved)?;
+            }
+            Ok(moved)
+        },
+    )?;
+    Ok(Refreshed {
+        bytes_read: moved.iter().map(|part| part.bytes_read).sum(),
+        bytes_written: moved.iter().map(|part| part.bytes_written).sum(),
+    })
+}
+
+fn file_len(file: &File, object: Object) -> Result<u64> {
+    Ok(file.metadata().map_err(Error::io("stat", object))?.len())
+}
+
+struct Copier<'a> {
+    live: &'a File,
+    shadow: &'a File,
+    ours: Vec<u8>,
+    theirs: Vec<u8>,
+}
+
+impl Copier<'_> {
+    fn refresh(&mut self, piece: Piece, moved: &mut Refreshed) -> Result<()> {
+        let extent = piece.extent;
+        if !piece.left_data {
+            return self.make_hole(extent, moved);
+        }
+        let len = extent.len_bytes() as usize;
+        self.theirs.resize(len, 0);
+        self.live.read_exact_at(&mut self.theirs, extent.start).map_err(Error::io("read", Object::Live))?;
+        moved.bytes_read += extent.len_bytes();
+        if piece.right_data {
+            self.ours.resize(len, 0);
+            self.shadow.read_exact_at(&mut self.ours, extent.start).map_err(Error::io("read", Object::Shadow))?;
+        }
+        let block_len = |at: usize| {
+            let into = (extent.start + at as u64) % BLOCK_BYTES;
+            ((BLOCK_BYTES - into) as usize).min(len - at)
+        };
+        let differs = |at: usize| {
+            let block = at..at + block_len(at);
+            match piece.right_data {
+                true => self.theirs[block.clone()] != self.ours[block],
+                false => !is_zero(&self.theirs[block]),
+            }
+        };
+        let mut at = 0;
+        while at < len {
+            let start = at;
+            while at < len && differs(at) {
+                at += block_len(at);
+            }
+            if start < at {
+                self.shadow
+                    .write_all_at(&self.theirs[start..at], extent.start + start as u64)
+                    .map_err(Error::io("write", Object::Shadow))?;
+                moved.bytes_written += (at - start) as u64;
+            } else {
+                at += block_len(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn make_hole(&self, extent: Extent, moved: &mut Refreshed) -> Result<()> {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(self.shadow, mode, extent.start, extent.len_bytes()) {
+            Ok(()) => Ok(()),
+            // A slice is no longer than the zeros at hand.
+            Err(Errno::OPNOTSUPP) => {
+                moved.bytes_written += extent.len_bytes();
+                self.shadow
+                    .write_all_at(&ZEROS[..extent.len_bytes() as usize], extent.start)
+                    .map_err(Error::io("write", Object::Shadow))
+            }
+            Err(error) => Err(Error::io("punch a hole in", Object::Shadow)(error)),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+use crate::{
+    Extent, Image, Result,
+    hash::is_zero,
+    image::{self, Piece, clip, normalise, pieces},
+    limits::{BLOCK_BYTES, SLICE_BYTES},
+    parallel,
+};
+
+/// Where `new` differs from `base`, in blocks of 4 KiB; bytes behind the end of the shorter base count as changed. Holes on both sides are skipped, a hole on
+/// one side is compared with zeros without reading it.
+pub(super) fn changed_extents(base: &Image, new: &Image) -> Result<Vec<Extent>> {
+    let shared = Extent::new(0, base.len_bytes().min(new.len_bytes()));
+    let touched = normalise(clip(base.data(), shared).chain(clip(new.data(), shared)).collect());
+    let slices: Vec<Extent> = touched.into_iter().flat_map(|extent| image::slices(extent, SLICE_BYTES)).collect();
+    let mut changed: Vec<Extent> = parallel::map(
+        slices.len(),
+        || (),
+        |(), number| {
+            let mut changed = Vec::new();
+            for piece in pieces(base.data(), new.data(), slices[number]) {
+                compare_piece(base, new, piece, &mut changed);
+            }
+            Ok(changed)
+        },
+    )?
+    .concat();
+    changed.push(Extent::new(shared.end, new.len_bytes()));
+    Ok(normalise(changed))
+}
+
+fn compare_piece(base: &Image, new: &Image, piece: Piece, changed: &mut Vec<Extent>) {
+    if piece.left_data {
+        base.populate(piece.extent);
+    }
+    if piece.right_data {
+        new.populate(piece.extent);
+    }
+    let mut start = piece.extent.start;
+    while start < piece.extent.end {
+        let end = (start / BLOCK_BYTES + 1) * BLOCK_BYTES;
+        let block = Extent::new(start, end.min(piece.extent.end));
+        let same = match (piece.left_data, piece.right_data) {
+            (true, true) => base.get(block) == new.get(block),
+            (true, false) => base.get(block).is_some_and(is_zero),
+            (false, _) => new.get(block).is_some_and(is_zero),
+        };
+        if !same {
+            match changed.last_mut() {
+                Some(last) if last.end == block.start => last.end = block.end,
+                _ => changed.push(block),
+            }
+        }
+        start = block.end;
+    }
+}
