@@ -10,5 +10,5 @@ mod error;
 pub mod spec;
 pub mod store;
 
-pub use crate::core::Core;
+pub use crate::core::{Core, Signed};
 pub use error::{ApiError, ErrorCode};

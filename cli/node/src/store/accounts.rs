@@ -24,8 +24,9 @@ pub struct GrantBody {
     pub address: Address,
     /// On which instance, and with it on its cluster.
     pub instance_id: String,
-    /// How much it may do.
-    pub level: Level,
+    /// How much it may do; not said when it is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<Level>,
     /// Above that of the grant it replaces.
     pub version: u64,
 }
@@ -72,8 +73,11 @@ impl Store {
     pub async fn held_level(&self, cluster: &ClusterRecord, address: Address) -> Result<Option<Level>, Error> {
         let mut proven = BTreeMap::new();
         for grant in self.grants(&cluster.cluster_id).await? {
-            if !grant.revoked && grant.is_proven(cluster.owner, &cluster.cluster_id, self.installation_id()) {
-                proven.insert(grant.address, grant.level);
+            if let Some(level) = grant.level
+                && !grant.revoked
+                && grant.is_proven(cluster.owner, &cluster.cluster_id, self.installation_id())
+            {
+                proven.insert(grant.address, level);
             }
         }
         Ok(held_level(cluster.owner, address, proven))

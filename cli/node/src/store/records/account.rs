@@ -15,8 +15,9 @@ pub struct GrantRecord {
     pub instance_id: String,
     /// The cluster of that instance.
     pub cluster_id: String,
-    /// How much it may do.
-    pub level: Level,
+    /// How much it may do; may be absent once it is taken back.
+    #[serde(default)]
+    pub level: Option<Level>,
     /// Only a higher version replaces a grant.
     pub version: u64,
     /// It was taken back by this version.
