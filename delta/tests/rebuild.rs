@@ -1,5 +1,7 @@
 //! A rebuilt image is the new image, whichever engine wrote it, and the work is what it has to be.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up must fail")]
+
 use std::{fs::File, io::Write};
 
 use form_delta::{

@@ -62,7 +62,7 @@ impl Image {
         self.allocated_bytes
     }
 
-    /// All its bytes, holes as zeros. Reading a hole costs memory of the page cache: prefer to ask [`Image::data`] first.
+    /// All its bytes, holes as zeros. Reading a hole costs memory (of the page cache; on tmpfs it even allocates the page): ask [`Image::data`] first.
     pub fn as_slice(&self) -> &[u8] {
         &self.map
     }

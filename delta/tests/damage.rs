@@ -1,0 +1,274 @@
+//! Damaged, truncated and hostile bytes are refused with a word on what and where, before anything is allocated for them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up must fail")]
+
+use form_delta::{
+    Engine, Error, ErrorKind, FrameIndex, FrameRef, Hash, Image, Manifest, Object, Result, Spool, apply, encode,
+    generate::{image, memory_file, noise},
+    limits, plan, scan, verify_image,
+};
+
+const MIB: usize = 1 << 20;
+
+/// A base, a new image, and frames of every kind between them.
+struct Delta {
+    base: Image,
+    base_manifest: Manifest,
+    index: FrameIndex,
+    frames: Vec<u8>,
+}
+
+fn delta() -> Delta {
+    let mut base = noise(1, 2 * MIB);
+    base.resize(3 * MIB, 0);
+    let mut new = base.clone();
+    new[MIB] ^= 1;
+    new[0..300_000].fill(0);
+    new.extend_from_slice(&noise(2, 100_000));
+    new.extend_from_slice(&base[MIB / 2..MIB + MIB / 2]);
+    let (base, new) = (image(&base).unwrap(), image(&new).unwrap());
+    let (base_manifest, manifest) = (scan(&base), scan(&new));
+    let mut frames = Vec::new();
+    let pair = Some((&base, &base_manifest));
+    let encoded = encode(pair, &new, &manifest, &mut frames, &mut |_, _| {}).unwrap();
+    Delta { base, base_manifest, index: encoded.index, frames }
+}
+
+/// Plans and applies frames that are taken for genuine: the index lists whatever they hash to. What comes after the hash check must hold up by itself.
+fn rebuild_forged(delta: &Delta, frame: &[u8]) -> Result<()> {
+    let mut index = delta.index.clone();
+    index.frames = vec![FrameRef { hash: Hash::of(frame), len_bytes: frame.len() as u32 }];
+    let spool = Spool::full(memory_file(frame)?, index.clone());
+    let plan = plan(&index, &spool, Some(&delta.base_manifest))?;
+    let out = memory_file(delta.base.as_slice())?;
+    apply(&plan, &spool, Some(&delta.base), &out, Engine::Pwrite, &mut |_, _| {})?;
+    verify_image(&out, plan.manifest())
+}
+
+#[test]
+fn every_flipped_bit_of_a_frame_is_found() {
+    let delta = delta();
+    assert_eq!(delta.index.frames.len(), 1);
+    rebuild_forged(&delta, &delta.frames).unwrap();
+    // The header, all records, and the begin of the bodies: bit by bit; then samples.
+    let bodies = delta.frames.len();
+    let places = (0..600).chain((600..bodies).step_by(997));
+    for place in places {
+        let mut frame = delta.frames.clone();
+        frame[place] ^= 1 << (place % 8);
+        let error = delta.index.verify(0, frame.clone()).unwrap_err();
+        assert!(matches!(error, Error::WrongHash { object: Object::Frame(0), .. }));
+        let error = rebuild_forged(&delta, &frame).unwrap_err();
+        assert!(error.kind() != ErrorKind::System, "byte {place}: {error}");
+    }
+}
+
+#[test]
+fn every_truncation_of_a_frame_is_found() {
+    let delta = delta();
+    for len in (0..500).chain((500..delta.frames.len()).step_by(4099)) {
+        let error = delta.index.verify(0, delta.frames[..len].to_vec()).unwrap_err();
+        assert!(
+            matches!(error, Error::Damaged { object: Object::Frame(0), offset_bytes, .. } if offset_bytes == len as u64),
+            "{error}"
+        );
+        let error = rebuild_forged(&delta, &delta.frames[..len]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{len} bytes: {error}");
+    }
+    let longer = [&delta.frames[..], &[0]].concat();
+    assert!(delta.index.verify(0, longer.clone()).is_err());
+    assert!(rebuild_forged(&delta, &longer).is_err());
+}
+
+/// Every prefix and every flipped byte of an encoding is refused, or (never here) decodes to something else that encodes to itself.
+fn flip_and_truncate<T>(bytes: &[u8], decode: fn(&[u8]) -> Result<T>, encode: fn(&T) -> Vec<u8>) {
+    for len in 0..bytes.len() {
+        assert!(decode(&bytes[..len]).is_err(), "{len} bytes");
+    }
+    assert!(decode(&[bytes, &[0]].concat()).is_err());
+    for place in 0..bytes.len() {
+        let mut flipped = bytes.to_vec();
+        flipped[place] ^= 0x80;
+        if let Ok(other) = decode(&flipped) {
+            assert_eq!(encode(&other), flipped, "byte {place}: two encodings of one value");
+        }
+    }
+}
+
+#[test]
+fn manifests_and_indexes_have_one_encoding() {
+    let delta = delta();
+    flip_and_truncate(&delta.base_manifest.encode(), Manifest::decode, Manifest::encode);
+    flip_and_truncate(&delta.index.encode(), FrameIndex::decode, FrameIndex::encode);
+    let full = FrameIndex { base_root: None, ..delta.index };
+    assert_eq!(FrameIndex::decode(&full.encode()).unwrap(), full);
+}
+
+#[test]
+fn errors_name_the_place() {
+    let manifest = scan(&image(&noise(1, MIB)).unwrap());
+    let mut bytes = manifest.encode();
+    // The length of the second chunk: header, one entry, the hash of the next.
+    let place = 36 + 36 + 32;
+    bytes[place..place + 4].copy_from_slice(&3u32.to_le_bytes());
+    assert_eq!(
+        Manifest::decode(&bytes).unwrap_err().to_string(),
+        "manifest is damaged at byte 72: the chunk's length is outside the chunker's bounds"
+    );
+    let mut bytes = manifest.encode();
+    bytes[4] = 9;
+    assert_eq!(
+        Manifest::decode(&bytes).unwrap_err().to_string(),
+        "manifest has format version 9; this build reads version 1"
+    );
+}
+
+#[test]
+fn hostile_lengths_meet_a_limit() {
+    let manifest = scan(&image(&noise(1, MIB)).unwrap()).encode();
+    let with = |place: usize, bytes: &[u8]| {
+        let mut changed = manifest.clone();
+        changed[place..place + bytes.len()].copy_from_slice(bytes);
+        Manifest::decode(&changed).unwrap_err()
+    };
+    assert_eq!(with(20, &u64::MAX.to_le_bytes()).kind(), ErrorKind::Limit);
+    // Four thousand million chunks, of which none follow.
+    assert_eq!(with(28, &u32::MAX.to_le_bytes()).kind(), ErrorKind::Corrupt);
+
+    let index = delta().index;
+    let mut long = index.clone();
+    long.image_len_bytes = limits::IMAGE_BYTES_MAX + 1;
+    assert_eq!(FrameIndex::decode(&long.encode()).unwrap_err().kind(), ErrorKind::Limit);
+    let mut fat = index.clone();
+    fat.frames[0].len_bytes = limits::FRAME_BYTES_MAX + 1;
+    assert_eq!(FrameIndex::decode(&fat.encode()).unwrap_err().kind(), ErrorKind::Limit);
+    let mut many = index.encode();
+    let count_at = many.len() - 36 - 4;
+    many[count_at..count_at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(FrameIndex::decode(&many).unwrap_err().kind(), ErrorKind::Limit);
+}
+
+/// A frame of these records and bodies for the begin of an image.
+fn frame(records: &[u8], bodies: &[u8]) -> Vec<u8> {
+    let mut frame = b"fmFR\x01\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    frame.extend((records.len() as u32).to_le_bytes());
+    [&frame[..], records, bodies].concat()
+}
+
+/// A record of a body with one chunk.
+fn body_record(kind: u8, body_len: u32, prefix: &[u8], chunk_len: u32) -> Vec<u8> {
+    let mut record = vec![kind, 1, 0];
+    record.extend(body_len.to_le_bytes());
+    record.extend(prefix);
+    record.extend(chunk_len.to_le_bytes());
+    record.extend([7; 32]);
+    record
+}
+
+#[test]
+fn hostile_records_are_refused_in_the_plan() {
+    let delta = delta();
+    let base_len = delta.base.len_bytes();
+    let copy = |start: u64, len: u64| [&[1, 0][..], &start.to_le_bytes(), &len.to_le_bytes()].concat();
+    let zero = |len: u32, count: u32| [&[2][..], &len.to_le_bytes(), &count.to_le_bytes()].concat();
+    let prefix = |base: u8, start: u64, len: u32| [&[base][..], &start.to_le_bytes(), &len.to_le_bytes()].concat();
+    let cases: [(&str, Vec<u8>, &[u8], &str); 18] = [
+        ("no record", vec![], &[], "a frame has at least one record"),
+        ("unknown kind", vec![9], &[], "there is no such kind of record"),
+        ("cut off", vec![2, 0], &[], "it ends in the middle of a field"),
+        ("copy from nowhere", copy(u64::MAX, 2), &[], "empty or has no end"),
+        ("copy nothing", copy(0, 0), &[], "empty or has no end"),
+        ("copy behind the base", copy(0, base_len + 1), &[], "not made of whole chunks"),
+        ("copy half a chunk", copy(0, 20_000), &[], "not made of whole chunks"),
+        ("copy from base 1", [&[1, 1][..], &[0; 16]].concat(), &[], "no base of that number"),
+        ("zeros without end", zero(limits::CHUNK_BYTES_MAX, u32::MAX), &[], "reach behind the image"),
+        ("crumbs of zeros", zero(1, 1000), &[], "a run of zeros is made of the largest chunks"),
+        ("one crumb", zero(1, 1), &[], "a chunk is too short"),
+        ("a huge zero", zero(u32::MAX, 1), &[], "reach behind the image"),
+        ("body longer than the frame", body_record(4, 100, &[], 20_000), &[1; 99], "leaves the frame"),
+        ("body shorter than the frame", body_record(4, 100, &[], 20_000), &[1; 101], "bytes follow the last body"),
+        ("raw of another length", body_record(3, 100, &[], 20_000), &[1; 100], "a raw body is as long"),
+        (
+            "prefix behind the base",
+            body_record(5, 4, &prefix(0, base_len, 1), 20_000),
+            &[1; 4],
+            "the prefix leaves the base",
+        ),
+        ("prefix without end", body_record(5, 4, &prefix(0, u64::MAX, 9), 20_000), &[1; 4], "empty or has no end"),
+        ("more chunks than bytes", vec![4, 255, 255, 1, 0, 0, 0], &[1], "the number of chunks is not what follows"),
+    ];
+    for (name, records, bodies, reason) in cases {
+        let error = rebuild_forged(&delta, &frame(&records, bodies)).unwrap_err();
+        assert!(error.to_string().contains(reason), "{name}: {error}");
+        assert!(matches!(error, Error::Damaged { object: Object::Frame(0), .. }), "{name}: {error:?}");
+    }
+    for (name, records) in [
+        ("chunk above the maximum", body_record(4, 1, &[], limits::CHUNK_BYTES_MAX + 1)),
+        ("body above the maximum", body_record(4, limits::BODY_BYTES_MAX + 1, &[], 20_000)),
+        ("prefix above the maximum", body_record(5, 1, &prefix(0, 0, limits::PREFIX_BYTES_MAX + 1), 20_000)),
+    ] {
+        let error = rebuild_forged(&delta, &frame(&records, &[1])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit, "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_body_that_is_no_zstd_frame_or_not_its_chunks_is_refused() {
+    // An image of one chunk, so that the manifest's root can be forged as well and only the body is wrong.
+    let forge = |kind: u8, body: &[u8], chunk_len: u32, hash: Hash| {
+        let mut record = body_record(kind, body.len() as u32, &[], chunk_len);
+        let end = record.len();
+        record[end - 32..].copy_from_slice(hash.as_bytes());
+        let frame = frame(&record, body);
+        let mut manifest = b"fmMF\x01\0\x01\0".to_vec();
+        for size in [16u32 << 10, 64 << 10, 256 << 10] {
+            manifest.extend(size.to_le_bytes());
+        }
+        manifest.extend(u64::from(chunk_len).to_le_bytes());
+        manifest.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+        manifest.extend(hash.as_bytes());
+        manifest.extend(chunk_len.to_le_bytes());
+        let index = FrameIndex {
+            base_root: None,
+            new_root: Hash::of(&manifest),
+            image_len_bytes: u64::from(chunk_len),
+            frames: vec![FrameRef { hash: Hash::of(&frame), len_bytes: frame.len() as u32 }],
+        };
+        let spool = Spool::full(memory_file(&frame).unwrap(), index.clone());
+        let plan = plan(&index, &spool, None).unwrap();
+        let out = memory_file(&[]).unwrap();
+        apply(&plan, &spool, None, &out, Engine::Pwrite, &mut |_, _| {}).map(drop)
+    };
+    let right = Hash::of(b"form");
+    forge(3, b"form", 4, right).unwrap();
+    let error = forge(3, b"fork", 4, right).unwrap_err();
+    assert!(matches!(error, Error::WrongHash { object: Object::Frame(0), offset_bytes: 0, .. }));
+    let error = forge(4, b"form", 4, right).unwrap_err();
+    assert!(
+        error.to_string().contains("frame 0 is damaged at byte 63: the body is not exactly one zstd frame"),
+        "{error}"
+    );
+    // A genuine zstd frame of 200 MiB of zeros in a few KiB, said to hold one chunk.
+    let bomb = zstd::bulk::compress(&vec![0; 200 * MIB], 3).unwrap();
+    let error = forge(4, &bomb, limits::CHUNK_BYTES_MAX, right).unwrap_err();
+    assert!(error.to_string().contains("not as long as its chunks"), "{error}");
+}
+
+#[test]
+fn a_wrong_base_or_index_is_refused() {
+    let delta = delta();
+    let spool = Spool::full(memory_file(&delta.frames).unwrap(), delta.index.clone());
+    let other = scan(&image(&noise(9, MIB)).unwrap());
+    for base in [None, Some(&other)] {
+        let error = plan(&delta.index, &spool, base).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains(&delta.base_manifest.root().to_string()));
+    }
+    let other = FrameIndex { image_len_bytes: 1, ..delta.index.clone() };
+    assert_eq!(plan(&other, &spool, Some(&delta.base_manifest)).unwrap_err().kind(), ErrorKind::Refused);
+    // Right frames under another root.
+    let renamed = FrameIndex { new_root: Hash::of(b""), ..delta.index };
+    let spool = Spool::full(memory_file(&delta.frames).unwrap(), renamed.clone());
+    let error = plan(&renamed, &spool, Some(&delta.base_manifest)).unwrap_err();
+    assert!(matches!(error, Error::WrongHash { object: Object::Manifest, .. }));
+}
