@@ -86,14 +86,13 @@ echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
 ip link set lo up; ip link set eth0 up
 mount -t tmpfs -o mode=1777 none /root/tmp
 for d in dev proc sys; do mount --move /$d /root/$d; done
-# PID 1 gets the terminal as its own: job control and ^C work.
+# PID 1 takes the terminal as its own: job control and ^C work. Opened here, for the new root's shell has no other.
 exec switch_root /root /usr/bin/setsid -c /bin/bash --norc --noprofile -c '
-  exec < /dev/ttyS0 > /dev/ttyS0 2>&1
   stty sane -echo
   cd /root
   export HOME=/root TERM=dumb PS1= PS2= PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   echo READY
-  exec /bin/bash --norc --noprofile --noediting -i' < /dev/ttyS0 > /dev/ttyS0 2>&1
+  exec /bin/bash --norc --noprofile --noediting -i' < /root/dev/ttyS0 > /root/dev/ttyS0 2>&1
 INIT
   chmod 755 "$tree/init"
   (cd "$tree" && find . -print0 | sort -z | cpio --null --quiet -o -H newc -R 0:0) | gzip -n -9 > "$1/initrd.gz"

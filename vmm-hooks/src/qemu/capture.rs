@@ -155,3 +155,34 @@ impl Drop for ResumeOnDrop {
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::broadcast;
+
+    use super::*;
+
+    fn pause(events: &[(&str, u64)]) -> Pause {
+        let sender = broadcast::Sender::new(8);
+        let receiver = sender.subscribe();
+        for &(name, at_ns) in events {
+            sender.send(Event { name: name.into(), at_ns }).unwrap();
+        }
+        Pause { events: receiver, stopped_ns: None, resumed_ns: None }
+    }
+
+    #[test]
+    fn the_pause_is_from_the_first_stop_to_the_last_resume() {
+        assert_eq!(pause(&[("STOP", 5), ("MIGRATION", 6), ("RESUME", 9)]).ns(), Some(4));
+        assert_eq!(pause(&[("STOP", 5), ("RESUME", 6), ("STOP", 7), ("RESUME", 9)]).ns(), Some(4));
+        assert_eq!(pause(&[("STOP", 5), ("RESUME", 5)]).ns(), None);
+        assert_eq!(pause(&[("STOP", 5), ("RESUME", 3)]).ns(), None, "the clock was set back");
+        assert_eq!(pause(&[("RESUME", 3)]).ns(), None);
+    }
+
+    #[test]
+    fn only_a_resume_voids() {
+        assert!(!pause(&[("STOP", 5), ("MIGRATION", 6)]).was_resumed());
+        assert!(pause(&[("STOP", 5), ("RESUME", 6)]).was_resumed());
+    }
+}

@@ -230,3 +230,71 @@ async fn read(wire: Arc<Wire>) {
     waiting.closed = true;
     waiting.answers.clear();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream as Socket;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// A monitor that greets, and then answers each command with the next of `answers`; `$` stands for the command's id.
+    fn monitor(mut socket: Socket, answers: Vec<&'static str>) -> std::thread::JoinHandle<()> {
+        std::thread::spawn(move || {
+            socket.write_all(b"{\"QMP\": {}}\r\n").unwrap();
+            let mut lines = BufReader::new(socket.try_clone().unwrap()).lines();
+            for answer in std::iter::once(r#"{"return": {}, "id": $}"#).chain(answers) {
+                let Some(Ok(line)) = lines.next() else { return };
+                let command: Value = serde_json::from_str(&line).unwrap();
+                let answer = answer.replace('$', &command["id"].to_string());
+                socket.write_all(answer.as_bytes()).unwrap();
+                socket.write_all(b"\r\n").unwrap();
+            }
+        })
+    }
+
+    async fn connected(answers: Vec<&'static str>) -> (Result<Qmp>, std::thread::JoinHandle<()>, tempfile::TempDir) {
+        let (ours, theirs) = Socket::pair().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let run = Arc::new(RunDir::create(dir.path()).unwrap());
+        let monitor = monitor(theirs, answers);
+        (Qmp::connect("vm", run, ours, Duration::from_secs(60)).await, monitor, dir)
+    }
+
+    #[tokio::test]
+    async fn an_answer_after_its_deadline_is_not_the_next_command_s() {
+        let late = "{\"event\": \"NOISE\"}";
+        let both = "{\"return\": \"late\", \"id\": 2}\n{\"return\": \"mine\", \"id\": $}";
+        let (qmp, monitor, _dir) = connected(vec![late, both]).await;
+        let qmp = qmp.unwrap();
+        let first = qmp.execute_within("a", Value::Null, None, Duration::from_millis(50)).await;
+        assert!(matches!(first, Err(Error::Timeout { operation: "a", .. })), "{first:?}");
+        assert_eq!(qmp.execute("b", Value::Null).await.unwrap(), json!("mine"));
+        monitor.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn refusals_noise_and_the_end_are_told_apart() {
+        let refusal = r#"{"error": {"class": "GenericError", "desc": "not now"}, "id": $}"#;
+        let noisy = "no json\n{}\n{\"event\": \"STOP\"}\n{\"return\": {}, \"id\": $}";
+        let (qmp, monitor, _dir) = connected(vec![refusal, noisy]).await;
+        let qmp = qmp.unwrap();
+        let mut events = qmp.events();
+        let refused = qmp.execute("a", Value::Null).await;
+        assert!(matches!(refused, Err(Error::Command { command: "a", reason, .. }) if reason == "not now"));
+        assert_eq!(qmp.execute("b", Value::Null).await.unwrap(), json!({}));
+        assert_eq!(events.try_recv().unwrap().name, "STOP");
+        monitor.join().unwrap();
+        assert!(matches!(qmp.execute("c", Value::Null).await, Err(Error::Gone { operation: "c", .. })));
+        assert!(matches!(qmp.execute("d", Value::Null).await, Err(Error::Gone { operation: "d", .. })));
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_ends_the_connection() {
+        let endless: &'static str = Box::leak("x".repeat(QMP_LINE_BYTES_MAX + (64 << 10)).into_boxed_str());
+        let (qmp, _monitor, _dir) = connected(vec![endless]).await;
+        assert!(matches!(qmp.unwrap().execute("a", Value::Null).await, Err(Error::Gone { .. })));
+    }
+}

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use form_vmm_hooks::{Error, ErrorKind, Vm, VmState, Vmm};
+use form_vmm_hooks::{Error, ErrorKind, VmState, Vmm};
 
 use crate::fixture::{Fixture, copy, exists, files, qemu, until_state, zombies};
 
@@ -85,11 +85,9 @@ fn a_daemon_that_ends_during_a_capture_lets_the_guest_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_resumed_by_somebody_else_voids_the_capture() {
+async fn nobody_pauses_or_resumes_during_a_capture() {
     let fixture = Fixture::new();
-    let machine = fixture.machine(1);
-    let vm = qemu().boot(&machine).await.unwrap();
-    // The monitor takes one client at a time, and that is ours: the signal makes the same of a QEMU that was suspended.
+    let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
     let (begun, has_begun) = mpsc::channel();
     let (end, may_end) = mpsc::channel::<()>();
     let held = Box::new(move || {
@@ -97,14 +95,13 @@ async fn a_guest_resumed_by_somebody_else_voids_the_capture() {
         may_end.recv().map_err(io::Error::other)
     });
     let capture = vm.capture(somewhere(), held);
-    let meddle = async {
+    let resume = async {
         tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
-        // Whoever wants to pause or resume in between waits for the capture's end.
         let resumed = tokio::time::timeout(Duration::from_millis(200), vm.resume()).await;
-        assert!(resumed.is_err(), "a resume went in between");
+        assert!(resumed.is_err(), "it went in between");
         end.send(()).unwrap();
     };
-    let (captured, ()) = tokio::join!(capture, meddle);
+    let (captured, ()) = tokio::join!(capture, resume);
     captured.unwrap();
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
     vm.quit().await.unwrap();

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use form_vmm_hooks::{Accel, Machine, MachineDisk, Qemu, QemuConfig, Vm, VmState};
 use tempfile::TempDir;
 
-/// TCG everywhere, so that a run on one host says something about a run on another.
+/// TCG everywhere, so that a run on one host says something about a run on another. `FORM_TEST_QEMU` names another QEMU
+/// than the one in PATH.
 pub(crate) fn qemu() -> Qemu {
-    Qemu::new(QemuConfig { accel: Accel::Tcg, ..QemuConfig::default() })
+    let binary = std::env::var_os("FORM_TEST_QEMU").map_or(QemuConfig::default().binary, PathBuf::from);
+    Qemu::new(QemuConfig { binary, accel: Accel::Tcg })
 }
 
 /// The guest's files, made by the script if need be.

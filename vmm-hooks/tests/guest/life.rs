@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use form_vmm_hooks::{Error, ErrorKind, Qemu, QemuConfig, Vm, VmState, Vmm};
+use form_vmm_hooks::{Error, ErrorKind, Qemu, QemuConfig, VmState, Vmm};
 
 use crate::fixture::{Fixture, exists, files, qemu, until_state, zombies};
 

@@ -2,6 +2,8 @@
 //!
 //! `life` and `capture_paths` need a process, not a booted system: there the kernel has hardly begun. `carries` boots one.
 
+#![expect(clippy::unwrap_used, reason = "what a test's own tools can't do is that test's failure")]
+
 mod capture_paths;
 mod carries;
 mod console;
