@@ -1,0 +1,65 @@
+//! Every limit of this crate. A length from a peer is compared with one of these before memory is taken.
+
+use std::time::Duration;
+
+/// One message on a control stream: an [`Offer`](crate::Offer) is the largest, plus its envelope.
+pub const CONTROL_MESSAGE_BYTES_MAX: u32 = OFFER_BYTES_MAX + 64 * 1024;
+/// One request on a request stream.
+pub const REQUEST_BYTES_MAX: u32 = 1024 * 1024;
+/// The reply to a request.
+pub const REPLY_BYTES_MAX: u32 = 1024 * 1024;
+/// The request that opens a bulk fetch: the numbers of the wanted frames fit with room to spare.
+pub const FETCH_REQUEST_BYTES_MAX: u32 = 1024 * 1024;
+/// One item of a bulk fetch: a frame, and what the two ends put before it.
+pub const FETCH_ITEM_BYTES_MAX: u32 = form_delta::limits::FRAME_BYTES_MAX + 256;
+/// The text with which a peer explains that a fetch failed.
+pub const FETCH_FAILURE_BYTES_MAX: u32 = 4 * 1024;
+/// Bytes of items that the fetches of one connection hold in memory at one end, outside QUIC's own
+/// windows: read ahead by the serving end, or being consumed by the fetching end.
+pub const FETCH_IN_FLIGHT_BYTES_MAX: u32 = 8 * 1024 * 1024;
+
+/// Bytes that one stream may send ahead of its reader (QUIC flow control).
+pub const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Bytes that all streams of a connection may send ahead of their readers.
+pub const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
+/// The same for a peer that has shown its key but is not yet known to be trusted.
+pub const UNTRUSTED_WINDOW_BYTES: u32 = 64 * 1024;
+/// Bytes that a connection keeps until the peer has acknowledged them.
+pub const SEND_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Streams that a peer may have open at once on one connection.
+pub const STREAMS_MAX: u32 = 128;
+/// Connections that one peer may have open to us; one more closes its oldest.
+pub const INBOUND_CONNECTIONS_PER_PEER_MAX: usize = 4;
+/// Peers that may be between their first packet and our trust in them.
+pub const HANDSHAKES_MAX: usize = 64;
+
+/// From the first packet to a connection on which both ends trust each other.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection on which nothing arrives for this long is dead.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A quiet connection is probed this often; well below [`IDLE_TIMEOUT`], so that some probes may get lost.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(4);
+/// How long closing waits for handlers that are still running, before it drops them.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
+/// A node key file; a PKCS#8 Ed25519 key has 83 bytes.
+pub const KEY_FILE_BYTES_MAX: u64 = 4 * 1024;
+
+/// An encoded [`Commit`](crate::Commit).
+pub const COMMIT_BYTES_MAX: u32 = 64 * 1024;
+/// An encoded [`Offer`](crate::Offer).
+pub const OFFER_BYTES_MAX: u32 = 24 * 1024 * 1024;
+/// The frame index of one artifact inside an offer: as many frames as `form-delta` allows, 36 bytes each.
+pub const FRAME_INDEX_BYTES_MAX: u32 = 36 * form_delta::limits::FRAMES_MAX + 4 * 1024;
+/// Artifacts of one commit.
+pub const ARTIFACTS_MAX: usize = 64;
+/// Name of an artifact.
+pub const ARTIFACT_NAME_BYTES_MAX: usize = 32;
+/// Ids of clusters and instances.
+pub const ID_BYTES_MAX: usize = 64;
+/// A commit's description.
+pub const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
+/// The signed request's message inside a commit.
+pub const REQUEST_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+/// The host facts inside a commit.
+pub const VMM_BYTES_MAX: usize = 4 * 1024;

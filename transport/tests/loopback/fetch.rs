@@ -1,0 +1,120 @@
+use std::{sync::atomic::Ordering::SeqCst, thread, time::Duration};
+
+use form_transport::{
+    Error, ErrorKind,
+    limits::{FETCH_IN_FLIGHT_BYTES_MAX, FETCH_ITEM_BYTES_MAX, SEND_WINDOW_BYTES, STREAM_WINDOW_BYTES},
+};
+
+use crate::node::{Node, stop, wanted};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn items_arrive_whole_and_in_order() {
+    let (a, b) = Node::pair();
+    let mut got = Vec::new();
+    let mut on_item = |item| {
+        got.push(item);
+        Ok(())
+    };
+    a.transport.fetch(&b.peer(), wanted(200, 100_000), &mut on_item).await.unwrap();
+    assert_eq!(got.len(), 200);
+    assert!(got.iter().enumerate().all(|(n, item)| *item == vec![n as u8; 100_000]));
+    let mut none = |_| panic!("nothing was asked for");
+    a.transport.fetch(&b.peer(), wanted(0, 0), &mut none).await.unwrap();
+    let mut largest = 0;
+    let mut on_item = |item: Vec<u8>| {
+        largest = item.len();
+        Ok(())
+    };
+    a.transport.fetch(&b.peer(), wanted(1, FETCH_ITEM_BYTES_MAX), &mut on_item).await.unwrap();
+    assert_eq!(largest, FETCH_ITEM_BYTES_MAX as usize);
+    stop([a, b]).await;
+}
+
+/// Promise 9: what is in memory on the way does not grow with what is fetched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_slow_consumer_stops_its_producer() {
+    const ITEM_BYTES: u32 = 1 << 20;
+    const COUNT: u32 = 64;
+    // Everything that may hold bytes between the producer's hands and the consumer's.
+    let bound = u64::from(FETCH_IN_FLIGHT_BYTES_MAX + SEND_WINDOW_BYTES + STREAM_WINDOW_BYTES + 2 * ITEM_BYTES);
+    let total = u64::from(COUNT * ITEM_BYTES);
+    assert!(bound < total, "everything fits in flight, so this test shows nothing");
+
+    let (a, b) = Node::pair();
+    let (mut consumed, mut peak) = (0_u64, 0_u64);
+    let mut on_item = |item: Vec<u8>| {
+        // The first and the middle item are held until the producer has stood still for a while.
+        if consumed == 0 || consumed == total / 2 {
+            let mut before = None;
+            loop {
+                let served = b.log.served_bytes.load(SeqCst);
+                if before == Some(served) && (served > consumed + u64::from(STREAM_WINDOW_BYTES) || served == total) {
+                    break;
+                }
+                before = Some(served);
+                thread::sleep(Duration::from_millis(250));
+            }
+        }
+        peak = peak.max(b.log.served_bytes.load(SeqCst) - consumed);
+        consumed += item.len() as u64;
+        Ok(())
+    };
+    a.transport.fetch(&b.peer(), wanted(COUNT, ITEM_BYTES), &mut on_item).await.unwrap();
+    assert_eq!(consumed, total);
+    assert_eq!(b.log.served_bytes.load(SeqCst), total);
+    assert!(peak <= bound, "{peak} bytes were in flight, {bound} are allowed");
+    stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parallel_fetches_all_arrive() {
+    let (a, b) = Node::pair();
+    let peer = b.peer();
+    let one = async || {
+        let mut bytes = 0;
+        let mut on_item = |item: Vec<u8>| {
+            bytes += item.len();
+            Ok(())
+        };
+        a.transport.fetch(&peer, wanted(16, 1 << 20), &mut on_item).await.unwrap();
+        assert_eq!(bytes, 16 << 20);
+    };
+    tokio::join!(one(), one(), one(), one());
+    assert_eq!(b.log.trust_asked.load(SeqCst), 1);
+    stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_a_failure_arrives() {
+    let (a, b) = Node::pair();
+    let error = a.transport.fetch(&b.peer(), b"fail".to_vec(), &mut |_| Ok(())).await.unwrap_err();
+    assert!(matches!(&error, Error::Remote { message, .. } if message == "the disk is on fire"), "{error:?}");
+    stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_dies_is_not_an_end() {
+    let (a, b) = Node::pair();
+    let error = a.transport.fetch(&b.peer(), b"panic".to_vec(), &mut |_| Ok(())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert_eq!(a.transport.request(&b.peer(), b"ok".to_vec()).await.unwrap(), b"ko");
+    stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_refuses_an_item_ends_the_fetch_on_both_ends() {
+    let (a, b) = Node::pair();
+    let mut items = 0;
+    let mut on_item = |_| {
+        items += 1;
+        if items == 3 { Err(Error::consumer("no room")) } else { Ok(()) }
+    };
+    let error = a.transport.fetch(&b.peer(), wanted(1000, 1 << 20), &mut on_item).await.unwrap_err();
+    assert!(matches!(&error, Error::Consumer(source) if source.to_string() == "no room"), "{error:?}");
+    assert_eq!(items, 3);
+    while b.log.fetches_cut.load(SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(a.transport.request(&b.peer(), b"ok".to_vec()).await.unwrap(), b"ko");
+    stop([a, b]).await;
+}
