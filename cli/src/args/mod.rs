@@ -4,7 +4,10 @@ mod instance;
 mod key;
 mod node;
 
+use std::str::FromStr;
+
 use clap::Parser;
+use form_node::ApiError;
 
 pub(crate) use instance::InstanceArgs;
 pub(crate) use key::{KeyArgs, Secret};
@@ -19,8 +22,16 @@ use crate::exit;
 #[command(name = "form", version, term_width = 100, after_long_help = exit::HELP)]
 pub(crate) struct Cli {
     /// Results as JSON on stdout, errors as JSON on stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// A value whose error says what to do, for clap.
+pub(crate) fn parse<T: FromStr<Err = ApiError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: ApiError| match error.remedy {
+        Some(remedy) => format!("{}; {remedy}", error.message),
+        None => error.message,
+    })
 }

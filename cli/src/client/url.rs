@@ -34,7 +34,11 @@ impl FromStr for NodeUrl {
         if uri.path() != "/" || uri.query().is_some() || authority.host().is_empty() {
             return Err(wrong());
         }
-        let port = authority.port_u16().unwrap_or(80);
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == authority.host() => 80,
+            None => return Err(wrong()),
+        };
         Ok(Self { authority: format!("{}:{port}", authority.host()) })
     }
 }

@@ -59,9 +59,11 @@ fn explain(error: Error, words: &str) -> ApiError {
                 ErrorCode::BadKey,
                 format!("word {} of the mnemonic, \"{word}\", is not in BIP-39's English list", position + 1),
             );
-            match nearest(word) {
-                Some(near) => error.remedy(format!("did you mean \"{near}\"?")),
-                None => error.remedy("compare it with what you wrote down"),
+            let near = nearest(word);
+            if near.is_empty() {
+                error.remedy("compare it with what you wrote down")
+            } else {
+                error.remedy(format!("did you mean {}?", near.join(" or ")))
             }
         }
         Error::InvalidChecksum => ApiError::new(ErrorCode::BadKey, "the mnemonic's checksum does not match")
@@ -71,15 +73,19 @@ fn explain(error: Error, words: &str) -> ApiError {
     }
 }
 
-/// The word of the list that is most like this one, if one is like it at all. The list is made so that four letters tell.
-fn nearest(word: &str) -> Option<&'static str> {
+/// The words of the list that are most like this one, three at most; none when nothing is like it.
+fn nearest(word: &str) -> Vec<&'static str> {
     // The longest word has eight letters; something far longer is not a slip of the pen.
     if word.len() > 16 {
-        return None;
+        return vec![];
     }
-    let list = Language::English.word_list();
-    let (distance, near) = list.iter().map(|other| (distance(word, other), *other)).min()?;
-    (distance <= 2 && distance < word.chars().count()).then_some(near)
+    let far = word.chars().count().min(3);
+    let mut near: Vec<(usize, &str)> =
+        Language::English.word_list().iter().map(|other| (distance(word, other), *other)).collect();
+    near.retain(|(distance, _)| *distance < far);
+    near.sort_unstable();
+    let least = near.first().map_or(0, |(distance, _)| *distance);
+    near.into_iter().take_while(|(distance, _)| *distance == least).take(3).map(|(_, word)| word).collect()
 }
 
 /// Edits between two words: a letter put in, left out, replaced, or two neighbours exchanged.
@@ -137,7 +143,7 @@ mod tests {
         let eleven = "test ".repeat(11);
         let unknown = parse(&format!("{}tset junk", "test ".repeat(10))).unwrap_err();
         assert_eq!(unknown.message, "word 11 of the mnemonic, \"tset\", is not in BIP-39's English list");
-        assert_eq!(unknown.remedy.as_deref(), Some("did you mean \"test\"?"));
+        assert_eq!(unknown.remedy.as_deref(), Some("did you mean test?"));
         let far = parse(&format!("{eleven}qqqqqqqq")).unwrap_err();
         assert_eq!(far.remedy.as_deref(), Some("compare it with what you wrote down"));
         assert_eq!(parse(&format!("{eleven}test")).unwrap_err().message, "the mnemonic's checksum does not match");

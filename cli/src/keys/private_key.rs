@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_a_bad_key() {
-        for text in ["", "0x", "0x12", "hello", &"g".repeat(64), &"AAAA".repeat(16), &"A".repeat(43), "test test junk"]
+        for text in ["", "0x", "0x12", "hello", &"g".repeat(64), &"ZZZZ".repeat(16), &"A".repeat(43), "test test junk"]
         {
             let error = parse(text).unwrap_err();
             assert_eq!(error.code, ErrorCode::BadKey);

@@ -13,9 +13,9 @@ use crate::error::{ApiError, ErrorCode};
 pub enum Level {
     /// See it.
     ReadOnly,
-    /// Use its console.
+    /// Use its console, start and stop it.
     Operator,
-    /// Start, stop and commit it.
+    /// Commit it, bring instances into its cluster.
     Manager,
     /// Give rights, delete it.
     Owner,

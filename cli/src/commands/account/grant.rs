@@ -3,26 +3,27 @@ use form_node::auth::{Address, Level};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::args::{KeyArgs, NodeArgs};
+use crate::args::{KeyArgs, NodeArgs, parse};
 use crate::client::{Patience, Subject};
 use crate::clock;
 use crate::commands::session::Session;
 use crate::exit::Stop;
 use crate::output::Output;
 
-/// Let an address do something with an instance
+/// Let an address do something with an instance and all of its cluster
 ///
-/// Only the instance's owner may. A later grant for the same address replaces this one.
+/// Only the owner may. A later grant for the same address replaces this one.
 #[derive(clap::Args)]
 pub(crate) struct GrantArgs {
     /// Name or id of the instance
     #[arg(long, value_name = "NAME|ID")]
     instance: String,
     /// Who: 40 hex digits, with or without 0x
-    #[arg(long)]
+    #[arg(long, value_parser = parse::<Address>)]
     address: Address,
-    /// What: read-only, operator (console), manager (start, stop, commit); each includes those before it
-    #[arg(long)]
+    /// What: read-only, operator (console, start, stop), manager (also create
+    /// --like, commit); each includes those before it
+    #[arg(long, value_parser = parse::<Level>)]
     level: Level,
     #[command(flatten)]
     node: NodeArgs,

@@ -2,21 +2,21 @@ use form_node::auth::Address;
 use hyper::Method;
 use serde_json::json;
 
-use crate::args::{KeyArgs, NodeArgs};
+use crate::args::{KeyArgs, NodeArgs, parse};
 use crate::commands::session::Session;
 use crate::exit::Stop;
 use crate::output::Output;
 
-/// Take back what an address may do with an instance
+/// Take back what an address may do with an instance and all of its cluster
 ///
-/// Only the instance's owner may. The owner's own right can't be taken back.
+/// Only the owner may. The owner's own right can't be taken back.
 #[derive(clap::Args)]
 pub(crate) struct RevokeArgs {
     /// Name or id of the instance
     #[arg(long, value_name = "NAME|ID")]
     instance: String,
     /// Who: 40 hex digits, with or without 0x
-    #[arg(long)]
+    #[arg(long, value_parser = parse::<Address>)]
     address: Address,
     #[command(flatten)]
     node: NodeArgs,

@@ -27,7 +27,7 @@ pub(crate) struct CommitArgs {
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
     /// Undo it if it is not committed within this time
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     #[command(flatten)]
     node: NodeArgs,

@@ -50,8 +50,11 @@ impl Follow<'_> {
                     ApiError::new(ErrorCode::Unavailable, "the node ended the events before the attempt was settled")
                 }
                 Err(error) if error.code == ErrorCode::Unavailable => error,
-                Err(error) => match self.settled_in_the_store().await {
-                    Some(end) => return end,
+                Err(error) => match self.settled_without_events().await {
+                    Some(end) => {
+                        progress.event(&AttemptEvent::Settled { summary: None });
+                        return end;
+                    }
                     None => error,
                 },
             };
@@ -88,7 +91,7 @@ impl Follow<'_> {
     }
 
     /// What the node still knows of an attempt whose events it does not have any more.
-    async fn settled_in_the_store(&self) -> Option<End> {
+    async fn settled_without_events(&self) -> Option<End> {
         let path = format!("/api/v1/attempts/{}", segment(self.attempt_id));
         let attempt: AttemptView = self.client.get(&path).await.ok()?;
         match (attempt.settled, attempt.outcome.as_str()) {
