@@ -80,7 +80,9 @@ fn phases_are_lines_and_the_end_is_a_summary() {
     let node = node(|_| Some(Answer::Events(good())));
     let ran = commit(&node, &[]);
     assert_eq!(ran.code, 0);
-    assert_data_eq!(ran.stderr, str![[r#"
+    assert_data_eq!(
+        ran.stderr,
+        str![[r#"
 committing demo-1 to demo-2
    0.000 s  demo-1: preflight
    0.812 s  demo-1: capture
@@ -90,8 +92,11 @@ committing demo-1 to demo-2
             committed: it is final
             settled: everyone runs it
 
-"#]]);
-    assert_data_eq!(ran.stdout, str![[r#"
+"#]]
+    );
+    assert_data_eq!(
+        ran.stdout,
+        str![[r#"
 committed and settled: 5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed
 its parent is 4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead
 
@@ -112,7 +117,8 @@ capture    120 ms  -
 stage      -       505 ms
 verify     -       1.30 s
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -175,7 +181,9 @@ fn a_commit_that_was_undone_fails_with_its_reason() {
         json!({ "type": "settled", "summary": null }),
     ];
     let node = node(move |_| Some(Answer::Events(events.clone())));
-    assert_data_eq!(commit(&node, &[]).to_string(), str![[r#"
+    assert_data_eq!(
+        commit(&node, &[]).to_string(),
+        str![[r#"
 exit 7
 committing demo-1 to demo-2
    0.000 s  demo-1: preflight
@@ -185,7 +193,8 @@ error: demo-2 is down
 cause: no answer
 fix: start its node
 
-"#]]);
+"#]]
+    );
     let ran = commit(&node, &["--json"]);
     assert_eq!((ran.code, lines(&ran.stdout).len()), (7, 4));
     assert_eq!(lines(&ran.stderr), [error]);

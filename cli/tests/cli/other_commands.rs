@@ -17,7 +17,9 @@ fn answering(method: &'static str, path: &'static str, body: Value) -> FakeNode 
 #[test]
 fn node_status() {
     let node = FakeNode::start(|_, _| None);
-    assert_data_eq!(form(&["node", "status", "--node", &node.url]).to_string(), str![[r#"
+    assert_data_eq!(
+        form(&["node", "status", "--node", &node.url]).to_string(),
+        str![[r#"
 exit 0
 node          d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0
 version       0.1.0
@@ -30,7 +32,8 @@ engine        io_uring
 instances     1
 free space    5.0 GiB
 
-"#]]);
+"#]]
+    );
     let json = form(&["--json", "node", "status", "--node", &node.url]);
     assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap(), crate::fake_node::node());
 }
@@ -60,15 +63,20 @@ fn instances_and_status() {
         )),
         _ => None,
     });
-    assert_data_eq!(form(&["manage", "instances", "--node", &node.url]).to_string(), str![[r#"
+    assert_data_eq!(
+        form(&["manage", "instances", "--node", &node.url]).to_string(),
+        str![[r#"
 exit 0
 name    status   commit        cluster       node                     id
 demo-1  Started  4ead4ead4ead  c1c1c1c1c1c1  d0d0d0d0d0d0 (this one)  0101010101010101010101010101010101010101
 demo-2  Started  4ead4ead4ead  c1c1c1c1c1c1  d0d0d0d0d0d0             0202020202020202020202020202020202020202
 web     Started  -             eeeeeeeeeeee  d0d0d0d0d0d0             0202020202020202020202020202020202020202
 
-"#]]);
-    assert_data_eq!(form(&["manage", "status", "-n", "demo-1", "--node", &node.url]).to_string(), str![[r#"
+"#]]
+    );
+    assert_data_eq!(
+        form(&["manage", "status", "-n", "demo-1", "--node", &node.url]).to_string(),
+        str![[r#"
 exit 0
 demo-1: Started
 id        0101010101010101010101010101010101010101
@@ -85,12 +93,16 @@ demo-2  Started  4ead4ead4ead  c1c1c1c1c1c1  d0d0d0d0d0d0             0202020202
 commits, oldest first:
 4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead  first
 
-"#]]);
-    assert_data_eq!(form(&["manage", "status", "-n", "demo-9", "--node", &node.url]).to_string(), str![[r#"
+"#]]
+    );
+    assert_data_eq!(
+        form(&["manage", "status", "-n", "demo-9", "--node", &node.url]).to_string(),
+        str![[r#"
 exit 3
 error: no such thing
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -101,13 +113,16 @@ fn create_from_a_spec_concerns_nothing_yet() {
     let node = answering("POST", "/api/v1/instances", created);
     let path = spec.path().to_str().unwrap();
     let ran = form(&["manage", "create", "-n", "demo-1", "--spec", path, "-m", JUNK, "--node", &node.url]);
-    assert_data_eq!(ran.to_string(), str![[r#"
+    assert_data_eq!(
+        ran.to_string(),
+        str![[r#"
 exit 0
 created demo-1
 instance  0101010101010101010101010101010101010101
 cluster   c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1
 
-"#]]);
+"#]]
+    );
     let requests = node.requests("POST", "/api/v1/instances");
     assert_eq!(requests[0].signer("-", "-").to_string(), SIGNER);
     assert_eq!(requests[0].json(), json!({ "name": "demo-1", "spec": "memory_mib = 512\n" }));
@@ -119,14 +134,17 @@ fn create_like_another_is_signed_for_that_one() {
                           "received_bytes": 900 << 20 });
     let node = answering("POST", "/api/v1/instances", created);
     let ran = form(&["manage", "create", "-n", "demo-2", "--like", "demo-1", "-m", JUNK, "--node", &node.url]);
-    assert_data_eq!(ran.to_string(), str![[r#"
+    assert_data_eq!(
+        ran.to_string(),
+        str![[r#"
 exit 0
 created demo-2
 instance  0202020202020202020202020202020202020202
 cluster   c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1
 commit    4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead, 900.0 MiB received
 
-"#]]);
+"#]]
+    );
     let requests = node.requests("POST", "/api/v1/instances");
     assert_eq!(requests[0].signer(CLUSTER, INSTANCE).to_string(), SIGNER);
     assert_eq!(requests[0].json(), json!({ "name": "demo-2", "like": INSTANCE }));
@@ -209,11 +227,14 @@ fn a_new_account_can_sign() {
 fn something_else_on_the_port_is_not_taken_for_a_node() {
     let node = FakeNode::start(|_, _| Some(Answer::Json(200, json!({ "hello": "world" }))));
     let ran = form(&["manage", "instances", "--node", &node.url]);
-    assert_data_eq!(ran.to_string().replace(&node.url, "http://NODE"), str![[r#"
+    assert_data_eq!(
+        ran.to_string().replace(&node.url, "http://NODE"),
+        str![[r#"
 exit 70
 error: the answer of http://NODE can't be understood
 cause: invalid type: map, expected a sequence at line 1 column 0
 fix: is it the URL of a node's API, and of this version? `form node status` shows the version
 
-"#]]);
+"#]]
+    );
 }
