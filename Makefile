@@ -1,0 +1,60 @@
+# Few commands; CI calls the same ones. `make help` lists them.
+
+CARGO = cargo
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+# Debian packages: what builds the program, and what makes and runs the guests.
+PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 util-linux
+
+.DEFAULT_GOAL = help
+.PHONY: help demo test lint bench fuzz deny guest packages clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: packages guest ## three nodes, three guests, two commits, all checked (KEEP=1 leaves the cluster up)
+	$(CARGO) build --locked --release -p form -p form-tests
+	$(TARGET)/release/form-demo
+
+test: packages guest lint ## everything that must hold: lints, unit tests, real guests end to end
+	$(CARGO) build --locked -p form
+	$(CARGO) test --locked --workspace
+
+lint: packages ## formatting and clippy, without a warning
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+bench: packages ## benchmarks; figures are printed, nothing is asserted
+	$(CARGO) bench --locked -p form-benches
+
+fuzz: packages ## a minute on each fuzz target (needs nightly and cargo-fuzz)
+	@$(CARGO) +nightly fuzz --version > /dev/null 2>&1 || \
+	  { echo 'install first: rustup toolchain install nightly && cargo install --locked cargo-fuzz'; exit 1; }
+	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
+	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+
+deny: ## licences, advisories and sources of all dependencies (needs cargo-deny)
+	@$(CARGO) deny --version > /dev/null 2>&1 || { echo 'install first: cargo install --locked cargo-deny'; exit 1; }
+	$(CARGO) deny --locked --all-features check
+
+guest: packages ## the guest that tests and the demo run, cached in target/guest
+	@tests/guest/make.sh $(TARGET)/guest
+
+# An equipped machine is only looked at. Debian's package lists are fetched when there are none, or when they are too old
+# to know what is there.
+packages:
+	@missing=; for package in $(PACKAGES); do \
+	  dpkg-query -W -f '$${db:Status-Status}' $$package 2> /dev/null | grep -qx installed || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "missing packages:$$missing"; \
+	  if [ "$$(id -u)" != 0 ]; then echo "install them as root: apt-get install$$missing"; exit 1; fi; \
+	  install="apt-get install -y --no-install-recommends$$missing"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  $$install || { apt-get update && $$install; } || exit 1; \
+	fi
+	@# The guest's kernel is a package too; apt must know it.
+	@[ -e $(TARGET)/guest/stamp ] || apt-cache show linux-image-cloud-amd64 > /dev/null 2>&1 || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update; } || { echo 'run as root: apt-get update'; exit 1; }
+
+clean: ## remove everything that was built, the guest too
+	$(CARGO) clean

@@ -1,0 +1,54 @@
+//! What a run needs from the build: the program and the guest image.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Absolute paths of files that exist.
+#[derive(Clone, Debug)]
+pub struct Assets {
+    /// The `form` program.
+    pub form: PathBuf,
+    /// The guest's kernel.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
+    /// Its disk, 2 GiB raw.
+    pub disk: PathBuf,
+}
+
+impl Assets {
+    /// Looks beside the running program: the build directory has both.
+    ///
+    /// # Errors
+    /// What is missing, and what makes it.
+    pub fn find() -> Result<Self> {
+        let exe = std::env::current_exe().map_err(|e| Error::new(format!("this program can't find itself: {e}")))?;
+        // <target>/<profile>/form-demo, or <target>/<profile>/deps/<test>
+        let mut profile = exe.parent().unwrap_or(Path::new("/")).to_owned();
+        if profile.ends_with("deps") {
+            profile.pop();
+        }
+        let guest = profile.parent().unwrap_or(Path::new("/")).join("guest");
+        let found = |path: PathBuf, remedy: &str| {
+            let missing = || Error::new(format!("{} is missing; run: {remedy}", path.display()));
+            path.is_file().then_some(path.clone()).ok_or_else(missing)
+        };
+        Ok(Self {
+            form: found(profile.join("form"), "cargo build -p form (or `make test`, which does it all)")?,
+            kernel: found(guest.join("vmlinuz"), "make guest")?,
+            initrd: found(guest.join("initrd.gz"), "make guest")?,
+            disk: found(guest.join("root.raw"), "make guest")?,
+        })
+    }
+
+    /// An instance spec for this guest.
+    pub fn spec(&self) -> String {
+        format!(
+            "vmm = \"qemu\"\nmemory = \"512MiB\"\nkernel = {:?}\ninitrd = {:?}\n\
+             cmdline = \"console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on\"\n\n\
+             [[disk]]\nname = \"root\"\npath = {:?}\n",
+            self.kernel, self.initrd, self.disk
+        )
+    }
+}
