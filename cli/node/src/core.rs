@@ -6,9 +6,7 @@ use async_trait::async_trait;
 use form_transport::BiStream;
 use futures_util::stream::BoxStream;
 
-use crate::api::types::{
-    AttemptEvent, AttemptView, CommitAccepted, CommitVmRequest, CreateRequest, Created, NodeView,
-};
+use crate::api::types::{AttemptEvent, AttemptView, CommitAccepted, CommitVmRequest, CreateRequest, Created, NodeView};
 use crate::auth::{Authorised, SignedRequest};
 use crate::error::ApiError;
 use crate::store::Store;
@@ -45,7 +43,12 @@ pub trait Core: Send + Sync + 'static {
     async fn console(&self, instance_id: &str) -> Result<PathBuf, ApiError>;
     /// Begins a commit from an instance of this node; answers as soon as the attempt has begun.
     /// `instance_id` is resolved already; the request came signed for it.
-    async fn commit(&self, signed: Signed, instance_id: &str, request: CommitVmRequest) -> Result<CommitAccepted, ApiError>;
+    async fn commit(
+        &self,
+        signed: Signed,
+        instance_id: &str,
+        request: CommitVmRequest,
+    ) -> Result<CommitAccepted, ApiError>;
     /// An attempt that this node coordinates or coordinated.
     async fn attempt(&self, attempt_id: &str) -> Result<AttemptView, ApiError>;
     /// Its events from the first on, ending when it is settled.

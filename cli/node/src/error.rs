@@ -74,3 +74,23 @@ impl ApiError {
         self
     }
 }
+
+impl ApiError {
+    /// A fault of ours, or of the machine below us, with what was being done.
+    pub(crate) fn internal(doing: &str, cause: impl std::fmt::Display) -> Self {
+        Self::new(ErrorCode::Internal, format!("could not {doing}")).cause(cause)
+    }
+
+    /// The file system said no.
+    pub(crate) fn io(doing: &str, path: &std::path::Path, cause: &std::io::Error) -> Self {
+        let error = Self::new(ErrorCode::Internal, format!("could not {doing} {}", path.display())).cause(cause);
+        match cause.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self {
+                code: ErrorCode::TargetUnfit,
+                ..error.remedy("free some space where the node's data directory is, then commit again")
+            },
+            std::io::ErrorKind::PermissionDenied => error.remedy("run the node as root, or give it the directory"),
+            _ => error,
+        }
+    }
+}

@@ -5,10 +5,13 @@
 
 pub mod api;
 pub mod auth;
+mod config;
 mod core;
+mod engine;
 mod error;
 pub mod spec;
 pub mod store;
 
 pub use crate::core::{Core, Signed};
+pub use engine::{InitOptions, Initialised, init, run};
 pub use error::{ApiError, ErrorCode};

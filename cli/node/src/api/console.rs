@@ -24,7 +24,9 @@ pub(super) async fn console(State(api): State<Api>, Id(id): Id, mut request: Req
         return api.forward(&instance.node_id, request).await;
     }
     if !is_upgrade_to(request.headers(), PROTOCOL) {
-        return Err(bad("the console is a stream of bytes").remedy("send Connection: upgrade and Upgrade: form-console"));
+        return Err(
+            bad("the console is a stream of bytes").remedy("send Connection: upgrade and Upgrade: form-console")
+        );
     }
     let client = hyper::upgrade::on(&mut request);
     let incoming = Incoming::read(request).await?;
@@ -48,9 +50,11 @@ pub(super) async fn console(State(api): State<Api>, Id(id): Id, mut request: Req
 /// True if the client asks for this protocol.
 pub(super) fn is_upgrade_to(headers: &HeaderMap, protocol: &str) -> bool {
     let named = |name, word: &str| {
-        headers.get_all(name).iter().filter_map(|v: &HeaderValue| v.to_str().ok()).any(|value| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v: &HeaderValue| v.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
     };
     named(CONNECTION, "upgrade") && named(UPGRADE, protocol)
 }

@@ -55,9 +55,11 @@ impl Api {
         });
 
         let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-        let mut request = Request::builder().method(parts.method).uri(path).body(Full::new(body)).map_err(|error| {
-            ApiError::new(ErrorCode::Internal, "the request can't be passed on").cause(error)
-        })?;
+        let mut request = Request::builder()
+            .method(parts.method)
+            .uri(path)
+            .body(Full::new(body))
+            .map_err(|error| ApiError::new(ErrorCode::Internal, "the request can't be passed on").cause(error))?;
         *request.headers_mut() = self.headers(parts.headers, upgrade.is_some());
         let response = tokio::time::timeout(FORWARD_WAIT, sender.send_request(request)).await;
         let mut response = match response {

@@ -118,7 +118,9 @@ fn now_ms() -> u64 {
 /// Two carriers of one signature are refused: nobody could say which one counts.
 pub(super) fn no_signature_headers(incoming: &Incoming) -> Result<(), ApiError> {
     if incoming.header(HEADER_SIGNATURE)?.is_some() || incoming.header(HEADER_RECOVERY_ID)?.is_some() {
-        return Err(bad("the request carries its signature twice: in headers and in its body").remedy("send one of them"));
+        return Err(
+            bad("the request carries its signature twice: in headers and in its body").remedy("send one of them")
+        );
     }
     Ok(())
 }

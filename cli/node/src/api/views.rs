@@ -44,9 +44,8 @@ impl Api {
         cluster: Option<&ClusterRecord>,
         names: &BTreeMap<String, String>,
     ) -> InstanceView {
-        let mut members: Vec<String> = cluster
-            .map(|c| c.members.keys().filter_map(|id| names.get(id).cloned()).collect())
-            .unwrap_or_default();
+        let mut members: Vec<String> =
+            cluster.map(|c| c.members.keys().filter_map(|id| names.get(id).cloned()).collect()).unwrap_or_default();
         members.sort();
         InstanceView {
             instance_id: instance.instance_id.clone(),

@@ -37,8 +37,11 @@ impl InstanceSpec {
             };
             let path = disk.template.display();
             if let Some(format) = format {
-                return Err(ApiError::new(ErrorCode::Unsupported, format!("{path} is a {format} image, not a raw one"))
-                    .remedy(convert(&disk.template, format)));
+                return Err(ApiError::new(
+                    ErrorCode::Unsupported,
+                    format!("{path} is a {format} image, not a raw one"),
+                )
+                .remedy(convert(&disk.template, format)));
             }
             if len_bytes == 0 || len_bytes % 512 != 0 {
                 return Err(ApiError::new(ErrorCode::BadRequest, format!("{path} is {len_bytes} bytes long"))

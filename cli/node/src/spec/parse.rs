@@ -26,14 +26,18 @@ impl InstanceSpec {
             return Err(bad(format!("the spec is {} bytes long, the limit is {SPEC_BYTES_MAX}", text.len())));
         }
         let spec: SpecText = toml::from_str(text).map_err(|e| {
-            bad("the spec can't be read").cause(e.to_string().trim_end()).remedy("docs/instance-spec.md has every field")
+            bad("the spec can't be read")
+                .cause(e.to_string().trim_end())
+                .remedy("docs/instance-spec.md has every field")
         })?;
         if spec.passthrough.is_some() {
             return Err(unsupported("a host device can't be handed to the guest: its state can't be copied")
                 .remedy("remove `passthrough`"));
         }
         if spec.vcpus != 1 {
-            return Err(unsupported(format!("{} virtual CPUs are not supported yet", spec.vcpus)).remedy("give vcpus = 1"));
+            return Err(
+                unsupported(format!("{} virtual CPUs are not supported yet", spec.vcpus)).remedy("give vcpus = 1")
+            );
         }
         if spec.disk.len() > DISKS_MAX {
             return Err(bad(format!("the spec has {} disks, the limit is {DISKS_MAX}", spec.disk.len())));
@@ -123,7 +127,10 @@ fn disk(text: &DiskText) -> Result<DiskSpec, ApiError> {
             return Err(unsupported(format!("disk {name} has format = {format:?}, which is not supported yet"))
                 .remedy(convert(template, format)));
         }
-        _ => return Err(bad(format!("disk {name}: {format:?} is no format that this program knows")).remedy("give format = \"raw\"")),
+        _ => {
+            return Err(bad(format!("disk {name}: {format:?} is no format that this program knows"))
+                .remedy("give format = \"raw\""));
+        }
     }
     match commit.as_str() {
         "committed" => {}
@@ -132,7 +139,11 @@ fn disk(text: &DiskText) -> Result<DiskSpec, ApiError> {
                 .cause("memory that comes with a commit would not match a disk that stayed")
                 .remedy("give commit = \"committed\""));
         }
-        _ => return Err(bad(format!("disk {name}: commit = {commit:?} is unknown")).remedy("give commit = \"committed\"")),
+        _ => {
+            return Err(
+                bad(format!("disk {name}: commit = {commit:?} is unknown")).remedy("give commit = \"committed\"")
+            );
+        }
     }
     Ok(DiskSpec { name: name.clone(), template: path(&format!("path of disk {name}"), template)? })
 }

@@ -29,9 +29,10 @@ mod tests {
         assert_eq!(parse("512MiB"), Ok(512 << 20));
         assert_eq!(parse("2GiB"), Ok(2 << 30));
         assert_eq!(parse("4KiB"), Ok(4096));
-        for bad in
-            ["", "512", "512M", "512MB", "512 MiB", " 512MiB", "512MiB ", "0512MiB", "+1MiB", "-1MiB", "1.5GiB", "MiB", "512mib"]
-        {
+        for bad in [
+            "", "512", "512M", "512MB", "512 MiB", " 512MiB", "512MiB ", "0512MiB", "+1MiB", "-1MiB", "1.5GiB", "MiB",
+            "512mib",
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
         assert!(parse("99999999999GiB").is_err());

@@ -113,5 +113,9 @@ pub trait Kv: Send + Sync + 'static {
     /// Ends it now, and its keys with it. Ending what has ended is no error.
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error>;
     /// Changes under `prefix` after a revision, in revision order, for ever. An error ends the stream.
-    async fn watch(&self, prefix: &str, after_revision: i64) -> Result<BoxStream<'static, Result<Change, Error>>, Error>;
+    async fn watch(
+        &self,
+        prefix: &str,
+        after_revision: i64,
+    ) -> Result<BoxStream<'static, Result<Change, Error>>, Error>;
 }

@@ -18,8 +18,8 @@ mod transactions;
 mod txn;
 mod typed;
 
-pub use clusters::Join;
 pub use accounts::{GrantBody, PutGrant};
+pub use clusters::Join;
 pub use error::{Error, ErrorKind, Source};
 pub use instances::{CreateInstance, DeleteInstance, check_name, normal_id};
 pub use kv::{Change, Compare, Entry, Expect, Kv, LeaseId, Listing, Op, TxnResult};

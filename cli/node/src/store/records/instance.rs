@@ -51,7 +51,14 @@ pub struct InstanceRecord {
 
 impl InstanceRecord {
     /// A new instance, alone and without a commit. `created_at` is Unix time in seconds.
-    pub fn new(instance_id: &str, name: &str, node_id: &str, cluster_id: &str, owner: Address, created_at: i64) -> Self {
+    pub fn new(
+        instance_id: &str,
+        name: &str,
+        node_id: &str,
+        cluster_id: &str,
+        owner: Address,
+        created_at: i64,
+    ) -> Self {
         Self {
             instance_id: instance_id.to_owned(),
             name: name.to_owned(),

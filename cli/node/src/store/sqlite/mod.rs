@@ -109,7 +109,11 @@ impl Kv for SqliteKv {
         self.with("revoke a lease", move |c| lease::revoke(c, lease)).await
     }
 
-    async fn watch(&self, prefix: &str, after_revision: i64) -> Result<BoxStream<'static, Result<Change, Error>>, Error> {
+    async fn watch(
+        &self,
+        prefix: &str,
+        after_revision: i64,
+    ) -> Result<BoxStream<'static, Result<Change, Error>>, Error> {
         Ok(watch::watch(self.clone(), prefix.to_owned(), after_revision))
     }
 }

@@ -51,7 +51,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let found: i64 = pragma(&connection, "user_version").map_err(|e| failed(e.into()))?;
     let application: i64 = pragma(&connection, "application_id").map_err(|e| failed(e.into()))?;
     if found != FORMAT || application != APPLICATION {
-        let why = format!("it is of format {found} of application {application:#x}; this version reads format {FORMAT}");
+        let why =
+            format!("it is of format {found} of application {application:#x}; this version reads format {FORMAT}");
         return Err(failed(why.into()));
     }
     Ok(connection)
@@ -79,7 +80,11 @@ fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
 /// The name of the network filesystem that a directory is on, if it is on one.
 fn network_filesystem(directory: &Path) -> std::io::Result<Option<&'static str>> {
     let kind = rustix::fs::statfs(directory)?.f_type;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "statfs magics are 32 bits, whatever the field's type")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "statfs magics are 32 bits, whatever the field's type"
+    )]
     Ok(network_magic(kind as u32))
 }
 

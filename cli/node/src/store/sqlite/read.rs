@@ -16,9 +16,7 @@ pub(super) fn get(connection: &Connection, key: &str) -> Result<Option<Entry>, E
     let query = || -> rusqlite::Result<Option<Entry>> {
         let sql = format!("SELECT key, value, mod_revision, lease FROM kv WHERE key = :key AND {ALIVE}");
         let mut statement = connection.prepare_cached(&sql)?;
-        statement
-            .query_row(named_params! {":key": key, ":boot": now.boot_id, ":now": now.ms}, entry)
-            .optional()
+        statement.query_row(named_params! {":key": key, ":boot": now.boot_id, ":now": now.ms}, entry).optional()
     };
     query().map_err(unavailable("read"))
 }

@@ -52,9 +52,7 @@ pub(super) fn txn(connection: &mut Connection, compares: &[Compare], ops: &[Op])
 
 /// Counts the store's revision up. Inside a write transaction.
 pub(super) fn next_revision(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("UPDATE revision SET value = value + 1 RETURNING value")?
-        .query_row([], |row| row.get(0))
+    connection.prepare_cached("UPDATE revision SET value = value + 1 RETURNING value")?.query_row([], |row| row.get(0))
 }
 
 // Expired leases were swept: what has a value is there.

@@ -41,7 +41,7 @@ pub enum Begin {
     /// The attempt is pending, and the lock is ours.
     Begun {
         /// As written; its id and epoch are new.
-        attempt: AttemptRecord,
+        attempt: Box<AttemptRecord>,
     },
     /// This very request was made before, and began this attempt.
     AlreadySeen {
@@ -101,7 +101,12 @@ impl Store {
     }
 
     /// `None`: overtaken.
-    async fn try_begin(&self, request: &BeginRequest, attempt_id: &str, lease: LeaseId) -> Result<Option<Begin>, Error> {
+    async fn try_begin(
+        &self,
+        request: &BeginRequest,
+        attempt_id: &str,
+        lease: LeaseId,
+    ) -> Result<Option<Begin>, Error> {
         if let Some(seen) = self.seen(&request.request_hash).await? {
             return Ok(Some(seen));
         }
@@ -171,6 +176,6 @@ impl Store {
             .put(&keys::unsettled(&attempt.attempt_id), &attempt.coordinator)?
             .put(&request_key, &seen)?
             .put_leased(&lock_key, &lock, lease)?;
-        Ok(self.apply(txn).await?.then_some(Begin::Begun { attempt }))
+        Ok(self.apply(txn).await?.then_some(Begin::Begun { attempt: Box::new(attempt) }))
     }
 }

@@ -1,0 +1,131 @@
+//! An attempt that this node coordinates: what its effects share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use form_proto::{AttemptId, Member};
+use form_transport::{NodeId, PeerAddr, SocketBytes};
+
+use super::capture::Capture;
+use super::events::EventLog;
+use super::peer::Fit;
+use crate::api::types::{CommitSummary, TargetSummary};
+use crate::auth::{Address, SignedRequest};
+use crate::store::AttemptRecord;
+
+/// A participant as the coordinator knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct MemberInfo {
+    pub(crate) instance_id: String,
+    pub(crate) name: String,
+    pub(crate) peer: PeerAddr,
+}
+
+/// One attempt.
+pub(crate) struct Attempt {
+    pub(crate) id: AttemptId,
+    pub(crate) record: AttemptRecord,
+    /// The source is the first.
+    pub(crate) members: Vec<MemberInfo>,
+    pub(crate) signer: Address,
+    pub(crate) request: SignedRequest,
+    pub(crate) description: String,
+    pub(crate) events: EventLog,
+    pub(crate) capture: OnceLock<Capture>,
+    fits: Mutex<HashMap<Member, Fit>>,
+    summary: Mutex<CommitSummary>,
+    phase: Mutex<Option<(String, Instant)>>,
+    before: HashMap<NodeId, SocketBytes>,
+}
+
+impl Attempt {
+    pub(crate) fn new(
+        id: AttemptId,
+        record: AttemptRecord,
+        members: Vec<MemberInfo>,
+        (signer, request): (Address, SignedRequest),
+        description: String,
+        socket_bytes: impl Fn(NodeId) -> SocketBytes,
+    ) -> Self {
+        let before = members.iter().map(|m| (m.peer.id, socket_bytes(m.peer.id))).collect();
+        let targets = members.iter().skip(1);
+        let summary = CommitSummary {
+            parent: record.parent.clone(),
+            source: members.first().map(|m| m.name.clone()).unwrap_or_default(),
+            targets: targets
+                .map(|m| TargetSummary {
+                    instance: m.name.clone(),
+                    node_id: m.peer.id.to_string(),
+                    ..TargetSummary::default()
+                })
+                .collect(),
+            ..CommitSummary::default()
+        };
+        Self {
+            id,
+            record,
+            members,
+            signer,
+            request,
+            description,
+            events: EventLog::new(),
+            capture: OnceLock::new(),
+            fits: Mutex::default(),
+            summary: Mutex::new(summary),
+            phase: Mutex::default(),
+            before,
+        }
+    }
+
+    pub(crate) fn hex(&self) -> &str {
+        &self.record.attempt_id
+    }
+
+    pub(crate) fn member(&self, member: Member) -> Option<&MemberInfo> {
+        self.members.get(usize::from(member.0))
+    }
+
+    pub(crate) fn member_of(&self, instance: &str) -> Option<Member> {
+        let index = self.members.iter().position(|m| m.instance_id == instance)?;
+        u16::try_from(index).ok().map(Member)
+    }
+
+    pub(crate) fn fits(&self) -> MutexGuard<'_, HashMap<Member, Fit>> {
+        self.fits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn summary(&self) -> MutexGuard<'_, CommitSummary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A phase of the whole attempt begins; the one before ends.
+    pub(crate) fn enter(&self, phase: &str) {
+        self.leave();
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Some((phase.to_owned(), Instant::now()));
+        self.events.phase(None, phase);
+    }
+
+    /// Adds the running phase's time to the summary.
+    pub(crate) fn leave(&self) {
+        let left = self.phase.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((phase, since)) = left {
+            add_ms(&mut self.summary().phases_ms, &phase, since);
+        }
+    }
+
+    /// What the socket sent to each target's node since the attempt began, into the summary.
+    pub(crate) fn count_socket(&self, now: impl Fn(NodeId) -> SocketBytes) {
+        let mut summary = self.summary();
+        for (target, member) in summary.targets.iter_mut().zip(self.members.iter().skip(1)) {
+            let (now, before) = (now(member.peer.id), self.before.get(&member.peer.id).copied().unwrap_or_default());
+            target.sent_bytes = now.sent.saturating_sub(before.sent);
+            target.sent_datagrams = now.datagrams_sent.saturating_sub(before.datagrams_sent);
+        }
+    }
+}
+
+/// Adds the time since `since` to a phase.
+pub(crate) fn add_ms(phases: &mut BTreeMap<String, u64>, phase: &str, since: Instant) {
+    *phases.entry(phase.to_owned()).or_default() += u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+}

@@ -1,0 +1,75 @@
+//! The images that this node holds in full, by root. Nothing runs on them and nothing writes to them: a base is
+//! what a diff compares with and a rebuild reads.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use form_delta::{Hash, Image, Manifest};
+
+use super::instance::file_name;
+use super::layout::{Layout, make_dir, sync_dir, write_durably};
+use crate::error::ApiError;
+
+/// A base image with its manifest.
+pub(crate) struct Base {
+    pub(crate) root: Hash,
+    pub(crate) path: std::path::PathBuf,
+    pub(crate) image: Image,
+    pub(crate) manifest: Manifest,
+}
+
+/// Opens a base; `None` if this node does not hold it. A manifest that does not hash to its own name is as good as
+/// none: the image is then sent in full.
+pub(crate) fn open(layout: &Layout, cluster: &str, root: Hash) -> Option<Base> {
+    let manifest = std::fs::read(layout.base_manifest(cluster, root)).ok()?;
+    let manifest = Manifest::decode(&manifest).ok().filter(|m| m.root() == root)?;
+    let path = layout.base_image(cluster, root);
+    let image = Image::open(&path).ok()?;
+    (image.len_bytes() == manifest.image_len_bytes()).then_some(Base { root, path, image, manifest })
+}
+
+/// The roots of all bases of a cluster.
+pub(crate) fn roots(layout: &Layout, cluster: &str) -> BTreeSet<Hash> {
+    let Ok(dir) = std::fs::read_dir(layout.base(cluster)) else { return BTreeSet::new() };
+    dir.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".img")?.parse().ok())
+        .filter(|root| layout.base_manifest(cluster, *root).exists())
+        .collect()
+}
+
+/// Where the manifest of a staged artifact waits beside its image.
+pub(crate) fn staged_manifest(staging: &Path, artifact: &str) -> std::path::PathBuf {
+    staging.join(format!("{artifact}.manifest"))
+}
+
+/// Moves verified, durable images out of staging into the base, then forgets the bases that are no longer the
+/// head's. It may be cut short anywhere and run again: a rename is atomic, and what has moved already is left alone.
+pub(crate) fn advance<'a>(
+    layout: &Layout,
+    cluster: &str,
+    staging: &Path,
+    artifacts: impl Iterator<Item = (&'a str, Hash)>,
+) -> Result<(), ApiError> {
+    let dir = layout.base(cluster);
+    let io = |what: &'static str| move |e: std::io::Error| ApiError::internal(what, e);
+    make_dir(&dir).map_err(io("make the base directory"))?;
+    let mut kept = BTreeSet::new();
+    for (artifact, root) in artifacts {
+        kept.insert(root);
+        let image = staging.join(file_name(artifact));
+        if image.exists() {
+            let manifest = std::fs::read(staged_manifest(staging, artifact)).map_err(io("read a staged manifest"))?;
+            write_durably(&layout.base_manifest(cluster, root), &manifest).map_err(io("write a base's manifest"))?;
+            std::fs::rename(&image, layout.base_image(cluster, root)).map_err(io("advance the base"))?;
+        }
+        if !layout.base_image(cluster, root).exists() {
+            let lost = format!("{artifact} {root} is neither staged nor in the base");
+            return Err(ApiError::internal("advance the base", lost));
+        }
+    }
+    sync_dir(&dir).map_err(io("sync the base directory"))?;
+    for root in roots(layout, cluster).difference(&kept) {
+        std::fs::remove_file(layout.base_image(cluster, *root)).map_err(io("remove an old base"))?;
+        std::fs::remove_file(layout.base_manifest(cluster, *root)).map_err(io("remove an old base"))?;
+    }
+    Ok(())
+}

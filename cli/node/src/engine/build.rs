@@ -1,0 +1,154 @@
+//! One image from its frames: fetched, checked on arrival, rebuilt, read again in full, durable.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use form_delta::{CloneKind, Engine, FrameIndex, Hash, Manifest, Spool};
+use form_transport::PeerAddr;
+
+use super::Node;
+use super::bases::{self, staged_manifest};
+use super::instance::file_name;
+use super::layout::{create_file, write_durably};
+use super::peer::FetchRequest;
+use crate::error::{ApiError, ErrorCode};
+
+/// What to build, and from whom its frames come.
+pub(crate) struct Build {
+    pub(crate) cluster: String,
+    /// Names the session at the source: an attempt, or a seeding.
+    pub(crate) session: [u8; 16],
+    pub(crate) from: PeerAddr,
+    pub(crate) artifact: String,
+    pub(crate) root: Hash,
+    pub(crate) index: FrameIndex,
+    pub(crate) staging: PathBuf,
+}
+
+/// How far a build is: phase, bytes done, bytes in all.
+pub(crate) type Progress = Arc<dyn Fn(&'static str, u64, u64) + Send + Sync>;
+
+/// Builds `<staging>/<artifact>.img` and its manifest beside it, both durable. Returns the bytes of frames received.
+pub(crate) async fn build(node: &Arc<Node>, build: Build, progress: Progress) -> Result<u64, ApiError> {
+    if build.index.new_root != build.root {
+        return Err(corrupt(&build.artifact, "its frames are listed for another image than the commit names"));
+    }
+    let spool = fetch(node, &build, &progress).await?;
+    let received = build.index.frames_len_bytes();
+    let (layout, engine) = (node.layout.clone(), node.engine);
+    super::blocking("rebuild an image", move || {
+        let base = match build.index.base_root {
+            None => None,
+            Some(root) => Some(bases::open(&layout, &build.cluster, root).ok_or_else(|| {
+                corrupt(&build.artifact, &format!("the base {root} is not here any more")).remedy("commit again")
+            })?),
+        };
+        let image = build.staging.join(file_name(&build.artifact));
+        let manifest = rebuild(&build, &spool, base.as_ref(), &image, engine, &progress)?;
+        write_durably(&staged_manifest(&build.staging, &build.artifact), &manifest.encode())
+            .map_err(|e| ApiError::io("write", &build.staging, &e))?;
+        std::fs::remove_file(spool_path(&build)).map_err(|e| ApiError::io("remove", &build.staging, &e))
+    })
+    .await?;
+    Ok(received)
+}
+
+fn spool_path(build: &Build) -> PathBuf {
+    build.staging.join(format!("{}.frames", build.artifact))
+}
+
+async fn fetch(node: &Arc<Node>, build: &Build, progress: &Progress) -> Result<Spool, ApiError> {
+    let total = build.index.frames_len_bytes();
+    let spool = Spool::create(&spool_path(build), build.index.clone()).map_err(|e| delta(&build.artifact, e))?;
+    let request = FetchRequest {
+        session: build.session,
+        artifact: build.artifact.clone(),
+        base_root: build.index.base_root.map(|r| *r.as_bytes()),
+    };
+    let (mut number, mut done) = (0u32, 0u64);
+    let mut on_item = |bytes: Vec<u8>| {
+        let len = bytes.len() as u64;
+        let frame = build.index.verify(number, bytes).map_err(form_transport::Error::consumer)?;
+        spool.put(frame).map_err(form_transport::Error::consumer)?;
+        number += 1;
+        done += len;
+        progress("receive", done, total);
+        Ok(())
+    };
+    if !build.index.frames.is_empty() {
+        let request = borsh::to_vec(&request).map_err(|e| ApiError::internal("encode a request", e))?;
+        node.transport()?.fetch(&build.from, request, &mut on_item).await.map_err(|e| {
+            ApiError::new(ErrorCode::TargetUnavailable, format!("{} did not arrive in full", build.artifact))
+                .cause(e)
+                .remedy("see that the source's node is up and reachable, then commit again")
+        })?;
+    }
+    let missing = spool.missing().len();
+    if missing > 0 {
+        return Err(corrupt(&build.artifact, &format!("{missing} frames did not arrive")));
+    }
+    Ok(spool)
+}
+
+fn rebuild(
+    build: &Build,
+    spool: &Spool,
+    base: Option<&bases::Base>,
+    image: &Path,
+    engine: Engine,
+    progress: &Progress,
+) -> Result<Manifest, ApiError> {
+    let fail = |e| delta(&build.artifact, e);
+    let plan = form_delta::plan(&build.index, spool, base.map(|b| &b.manifest)).map_err(fail)?;
+    let out = match base {
+        None => create_file(image).map_err(|e| ApiError::io("make", image, &e))?,
+        Some(base) => {
+            progress("clone", 0, 0);
+            let kind = form_delta::clone_image(&base.path, image).map_err(fail)?;
+            if let CloneKind::Copy { bytes } = kind {
+                tracing::debug!(artifact = build.artifact, bytes, "no reflink here: the base was copied");
+            }
+            std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(image)
+                .map_err(|e| ApiError::io("open", image, &e))?
+        }
+    };
+    let mut on_bytes = |done, total| progress("apply", done, total);
+    form_delta::apply(&plan, spool, base.map(|b| &b.image), &out, engine, &mut on_bytes).map_err(fail)?;
+    progress("verify", 0, build.index.image_len_bytes);
+    form_delta::verify_image(&out, plan.manifest()).map_err(fail)?;
+    // Covers what the clone wrote; apply has synced what it wrote itself.
+    out.sync_all().map_err(|e| ApiError::io("sync", image, &e))?;
+    progress("verify", build.index.image_len_bytes, build.index.image_len_bytes);
+    Ok(plan.manifest().clone())
+}
+
+fn corrupt(artifact: &str, cause: &str) -> ApiError {
+    ApiError::new(ErrorCode::Aborted, format!("{artifact} could not be rebuilt")).cause(cause)
+}
+
+/// An error of the delta engine while it worked on an artifact.
+pub(crate) fn delta(artifact: &str, error: form_delta::Error) -> ApiError {
+    let full = matches!(&error, form_delta::Error::Io { source, .. }
+        if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded));
+    let told = ApiError::new(
+        if full { ErrorCode::TargetUnfit } else { ErrorCode::Aborted },
+        format!("{artifact} could not be built"),
+    )
+    .cause(chain(&error));
+    if full { told.remedy("free some space where the node's data directory is, then commit again") } else { told }
+}
+
+/// An error with all that stands behind it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

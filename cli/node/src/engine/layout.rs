@@ -1,0 +1,114 @@
+//! Where things are in a node's data directory. Directories 0700, files 0600.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use form_delta::Hash;
+use form_proto::AttemptId;
+
+/// The data directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.root.join("node.toml")
+    }
+
+    pub(crate) fn key(&self) -> PathBuf {
+        self.root.join("node.key")
+    }
+
+    pub(crate) fn db(&self) -> PathBuf {
+        self.root.join("node.db")
+    }
+
+    /// Held with `flock` by the one process that runs this node.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn instances(&self) -> PathBuf {
+        self.root.join("instances")
+    }
+
+    pub(crate) fn instance(&self, instance: &str) -> PathBuf {
+        self.instances().join(instance)
+    }
+
+    /// Everything that one VM process of an instance has: its RAM, disks, sockets and log.
+    pub(crate) fn live(&self, instance: &str, live: &str) -> PathBuf {
+        self.instance(instance).join(live)
+    }
+
+    pub(crate) fn staging_root(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    pub(crate) fn staging_attempt(&self, attempt: AttemptId) -> PathBuf {
+        self.staging_root().join(hex::encode(attempt.0))
+    }
+
+    /// What is being built for one instance by one attempt.
+    pub(crate) fn staging(&self, attempt: AttemptId, instance: &str) -> PathBuf {
+        self.staging_attempt(attempt).join(instance)
+    }
+
+    /// The images of a cluster that this node holds in full, each named by its root.
+    pub(crate) fn base(&self, cluster: &str) -> PathBuf {
+        self.root.join("clusters").join(cluster).join("base")
+    }
+
+    pub(crate) fn base_image(&self, cluster: &str, root: Hash) -> PathBuf {
+        self.base(cluster).join(format!("{root}.img"))
+    }
+
+    pub(crate) fn base_manifest(&self, cluster: &str, root: Hash) -> PathBuf {
+        self.base(cluster).join(format!("{root}.manifest"))
+    }
+}
+
+/// Makes a directory and its parents, 0700.
+pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A new, empty file for reading and writing, 0600.
+pub(crate) fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Data, then the name: a reader finds all of it or nothing.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = create_file(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Removes a directory with what is in it; fine if it is not there.
+pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,36 @@
+//! The engine: carries out what the protocol's machines ask for.
+//!
+//! [`driver`] is the one loop: inputs go into the machines, their outputs become effects, an effect's end is an
+//! input. [`coordinate`] has the coordinator's effects, [`participate`] the participants'; below them [`capture`],
+//! [`target`] and [`source`] move images and VMs.
+
+mod attempt;
+mod bases;
+mod build;
+mod capture;
+mod coordinate;
+mod core_impl;
+mod db;
+mod driver;
+mod encode;
+mod events;
+mod instance;
+mod layout;
+mod lifecycle;
+mod node;
+mod offer;
+mod participate;
+mod peer;
+mod preflight;
+mod recover;
+mod run;
+mod seed;
+mod serve;
+mod source;
+mod target;
+mod vms;
+mod work;
+
+pub(crate) use layout::write_durably;
+pub(crate) use node::{Node, blocking};
+pub use run::{InitOptions, Initialised, init, run};

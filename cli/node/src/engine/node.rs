@@ -1,0 +1,190 @@
+//! What every effect has at hand.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use form_delta::FrameIndex;
+use form_proto::{AttemptId, Millis};
+use form_transport::{NodeId, NodeKey, PeerAddr, Transport};
+use form_vmm_hooks::Vmm;
+use tokio::sync::mpsc;
+
+use super::attempt::Attempt;
+use super::db::NodeDb;
+use super::driver::Input;
+use super::layout::Layout;
+use super::participate::Work;
+use super::vms::Vms;
+use crate::config::NodeConfig;
+use crate::error::{ApiError, ErrorCode};
+use crate::store::Store;
+
+/// Names an encoding: the artifact, and the root of the base it stands on.
+pub(crate) type EncodingKey = (String, Option<[u8; 32]>);
+
+/// Frames that peers may fetch: one session is an attempt, or a seeding.
+pub(crate) struct Outgoing {
+    /// The only nodes that get them.
+    pub(crate) allowed: Vec<NodeId>,
+    pub(crate) frames: HashMap<EncodingKey, (PathBuf, FrameIndex)>,
+    /// To whom, bytes sent, bytes of that artifact in all.
+    pub(crate) on_sent: Box<dyn Fn(NodeId, u64) + Send + Sync>,
+}
+
+/// The running node.
+pub(crate) struct Node {
+    pub(crate) layout: Layout,
+    pub(crate) config: NodeConfig,
+    pub(crate) key: NodeKey,
+    pub(crate) store: Store,
+    pub(crate) db: NodeDb,
+    pub(crate) vmm: Arc<dyn Vmm>,
+    pub(crate) vms: Vms,
+    pub(crate) engine: form_delta::Engine,
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) transport: OnceLock<Transport>,
+    attempts: Mutex<HashMap<AttemptId, Arc<Attempt>>>,
+    works: Mutex<HashMap<(String, AttemptId), Arc<Work>>>,
+    outgoing: Mutex<HashMap<[u8; 16], Arc<Outgoing>>>,
+    /// Instances that an attempt holds: their lifecycle stands still.
+    busy: Mutex<HashMap<String, AttemptId>>,
+    started: Instant,
+}
+
+/// What [`Node::new`] is given.
+pub(crate) struct Parts {
+    pub(crate) layout: Layout,
+    pub(crate) config: NodeConfig,
+    pub(crate) key: NodeKey,
+    pub(crate) store: Store,
+    pub(crate) db: NodeDb,
+    pub(crate) vmm: Arc<dyn Vmm>,
+    pub(crate) engine: form_delta::Engine,
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { layout, config, key, store, db, vmm, engine, inputs } = parts;
+        Self {
+            layout,
+            config,
+            key,
+            store,
+            db,
+            vmm,
+            vms: Vms::default(),
+            engine,
+            inputs,
+            transport: OnceLock::new(),
+            attempts: Mutex::default(),
+            works: Mutex::default(),
+            outgoing: Mutex::default(),
+            busy: Mutex::default(),
+            started: Instant::now(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.key.id()
+    }
+
+    /// The machines' clock.
+    pub(crate) fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn instant(&self, at: Millis) -> Instant {
+        self.started + std::time::Duration::from_millis(at.0)
+    }
+
+    pub(crate) fn input(&self, input: Input) {
+        // The loop ends with the process alone.
+        let _ = self.inputs.send(input);
+    }
+
+    pub(crate) fn transport(&self) -> Result<&Transport, ApiError> {
+        self.transport.get().ok_or_else(|| ApiError::internal("reach a peer", "the node is still starting"))
+    }
+
+    /// Where a node of the installation is.
+    pub(crate) async fn peer(&self, node_id: &str) -> Result<PeerAddr, ApiError> {
+        let unknown = || {
+            ApiError::new(ErrorCode::TargetUnavailable, format!("node {node_id} is not enrolled"))
+                .remedy("enrol it with `form node init` against the same store")
+        };
+        let record = self.store.node(node_id).await?.ok_or_else(unknown)?;
+        let id = node_id.parse().map_err(|e| ApiError::internal("read a node's id", e))?;
+        let addr = record.quic_addr.parse().map_err(|e| ApiError::internal("read a node's address", e))?;
+        Ok(PeerAddr { id, addr })
+    }
+
+    pub(crate) fn attempt(&self, id: AttemptId) -> Option<Arc<Attempt>> {
+        lock(&self.attempts).get(&id).cloned()
+    }
+
+    pub(crate) fn add_attempt(&self, attempt: Arc<Attempt>) {
+        lock(&self.attempts).insert(attempt.id, attempt);
+    }
+
+    pub(crate) fn work(&self, instance: &str, attempt: AttemptId) -> Option<Arc<Work>> {
+        lock(&self.works).get(&(instance.to_owned(), attempt)).cloned()
+    }
+
+    /// Keeps the first: a message that comes again brings nothing new.
+    pub(crate) fn add_work(&self, instance: &str, attempt: AttemptId, work: Work) {
+        lock(&self.works).entry((instance.to_owned(), attempt)).or_insert_with(|| Arc::new(work));
+    }
+
+    pub(crate) fn forget_other_works(&self, instance: &str, attempt: AttemptId) {
+        lock(&self.works).retain(|(i, a), _| i != instance || *a == attempt);
+    }
+
+    pub(crate) fn offer(&self, session: [u8; 16], outgoing: Outgoing) {
+        lock(&self.outgoing).insert(session, Arc::new(outgoing));
+    }
+
+    pub(crate) fn outgoing(&self, session: [u8; 16]) -> Option<Arc<Outgoing>> {
+        lock(&self.outgoing).get(&session).cloned()
+    }
+
+    pub(crate) fn withdraw(&self, session: [u8; 16]) {
+        lock(&self.outgoing).remove(&session);
+    }
+
+    pub(crate) fn busy_with(&self, instance: &str) -> Option<AttemptId> {
+        lock(&self.busy).get(instance).copied()
+    }
+
+    pub(crate) fn set_busy(&self, instance: &str, attempt: Option<AttemptId>) {
+        match attempt {
+            Some(attempt) => lock(&self.busy).insert(instance.to_owned(), attempt),
+            None => lock(&self.busy).remove(instance),
+        };
+    }
+
+    /// An instance of this node, or the error that says where it is.
+    pub(crate) fn local(&self, instance: &str) -> Result<super::instance::LocalInstance, ApiError> {
+        self.db.instance(instance)?.ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, format!("instance {instance} is not on node {}", self.id()))
+                .remedy("`form manage instances` shows where each instance is")
+        })
+    }
+}
+
+/// Runs `f` where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    f: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(result) => result,
+        Err(panic) => Err(ApiError::internal(doing, panic)),
+    }
+}

@@ -1,0 +1,160 @@
+//! The offer: what a source tells a target about a commit, and what a target checks before it believes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use form_delta::{FrameIndex, Hash};
+use form_proto::{Member, Work};
+use form_transport::{Artifact, ArtifactKind, Commit, FrameIndexBytes, NodeId, Offer};
+
+use super::attempt::Attempt;
+use super::build::chain;
+use super::encode::base_for;
+use super::instance::LocalInstance;
+use super::preflight::facts_text;
+use super::{Node, lifecycle};
+use crate::auth::{Expected, Level, SignedRequest, authorise, check_again};
+use crate::error::{ApiError, ErrorCode};
+
+/// What is signed for a commit: this method on this path.
+const COMMIT_ROUTE: (&str, &str) = ("POST", "/api/v1/commit");
+
+/// The encoded offer for one participant; the source's own has no frames.
+pub(crate) fn make(node: &Node, attempt: &Attempt, member: Member) -> Result<Vec<u8>, ApiError> {
+    let failed = |e: &dyn std::error::Error| ApiError::internal("make the offer", chain(e));
+    let capture = attempt.capture.get().ok_or_else(|| ApiError::internal("make the offer", "nothing is captured"))?;
+    let index = |artifact: &Artifact| {
+        if member == Member::SOURCE {
+            return FrameIndexBytes(Vec::new());
+        }
+        let with_base = capture.encodings.iter().find(|((name, base), _)| {
+            let held = base.map(Hash::from_bytes);
+            *name == artifact.name && held.is_some() && base_for(attempt, member, held) == held
+        });
+        let full = || capture.encodings.get_key_value(&(artifact.name.clone(), None));
+        let encoded = with_base.or_else(full).map(|(_, (_, encoded))| encoded.index.encode());
+        FrameIndexBytes(encoded.unwrap_or_default())
+    };
+    let mut offer = Offer {
+        commit: capture.commit.clone(),
+        node_signature: [0; 64],
+        request_signature: attempt.request.signature,
+        request_recovery_id: attempt.request.recovery_id,
+        indexes: capture.commit.artifacts.iter().map(index).collect(),
+    };
+    offer.sign(&node.key, &attempt.id.0, attempt.record.epoch);
+    offer.encode().map_err(|e| failed(&e))
+}
+
+/// An offer that stood up to every check of this target.
+pub(crate) struct Checked {
+    pub(crate) commit: Commit,
+    /// In the commit's order.
+    pub(crate) indexes: Vec<FrameIndex>,
+    pub(crate) coordinator: NodeId,
+}
+
+impl Checked {
+    pub(crate) fn roots(&self) -> BTreeMap<String, String> {
+        self.commit.artifacts.iter().map(|a| (a.name.clone(), a.root.to_string())).collect()
+    }
+}
+
+/// The target's own checks, in the order of the protocol: who asked and for what, whether that account may, whether
+/// the request began this attempt, and whether the offering node hosts the source and vouches for the content.
+pub(crate) async fn check(
+    node: &Arc<Node>,
+    local: &LocalInstance,
+    work: &Work,
+    from: NodeId,
+    payload: &[u8],
+) -> Result<Checked, ApiError> {
+    let refused =
+        |cause: String| ApiError::new(ErrorCode::NotAllowed, format!("{} refuses the commit", local.name)).cause(cause);
+    let offer = Offer::decode(payload).map_err(|e| refused(chain(&e)))?;
+    let commit = offer.commit;
+    let record = node.store.attempt(&hex::encode(work.attempt.0)).await?;
+    let record = record.ok_or_else(|| refused("no such attempt has begun".into()))?;
+    let request = SignedRequest {
+        message: commit.request_message.clone(),
+        signature: offer.request_signature,
+        recovery_id: offer.request_recovery_id,
+    };
+    let (method, path) = COMMIT_ROUTE;
+    let expected = Expected {
+        installation: node.store.installation_id(),
+        cluster: &local.cluster_id,
+        instance: &record.source_instance,
+        method,
+        path,
+    };
+    let recovered = check_again(&request, &expected, record.request_time_ms)?;
+    let cluster = node.store.cluster(&local.cluster_id).await?;
+    let cluster = cluster.ok_or_else(|| refused("the cluster is gone".into()))?;
+    if cluster.owner != local.owner {
+        return Err(refused(format!("the store names {} as owner; {} was pinned here", cluster.owner, local.owner)));
+    }
+    authorise(&recovered, Level::Manager, node.store.held_level(&cluster, recovered.signer()).await?)?;
+    let source = node.store.instance(&record.source_instance).await?;
+    let parent = record.parent.as_deref().map(commit_hash).transpose()?;
+    let vmm = facts_text(&node.vmm.host().await.map_err(lifecycle::vmm_error)?)?;
+    for (holds, what) in [
+        (hex::encode(recovered.request_hash()) == record.request_hash, "another request began this attempt"),
+        (record.epoch == work.epoch.0, "the attempt has another epoch"),
+        (record.coordinator == from.to_string(), "it does not come from the attempt's coordinator"),
+        (source.is_some_and(|s| s.node_id == from.to_string()), "the node that offers it does not host the source"),
+        (record.participants.iter().any(|p| p.instance_id == local.instance_id), "this instance takes no part in it"),
+        (commit.id() == work.commit.0, "the commit is not the one it is announced as"),
+        (commit.cluster == local.cluster_id, "it is of another cluster"),
+        (commit.source_instance == record.source_instance, "it was captured from another instance"),
+        (commit.parent == parent, "its parent is not the attempt's"),
+        (commit.author == *recovered.signer().as_bytes(), "its author did not sign the request"),
+        (commit.vmm == vmm, "it was captured by another VMM, version or CPU model than this node has"),
+    ] {
+        if !holds {
+            return Err(refused(what.into()));
+        }
+    }
+    let signed = Offer { commit, ..offer };
+    signed.verify(from, &work.attempt.0, work.epoch.0).map_err(|e| refused(chain(&e)))?;
+    let commit = signed.commit;
+    fits_machine(local, &commit).map_err(refused)?;
+    let indexes = signed
+        .indexes
+        .iter()
+        .zip(&commit.artifacts)
+        .map(|(bytes, artifact)| {
+            let index = FrameIndex::decode(&bytes.0).map_err(|e| refused(chain(&e)))?;
+            if index.new_root != artifact.root || index.image_len_bytes != artifact.image_len_bytes {
+                return Err(refused(format!("the frames of {} are of another image", artifact.name)));
+            }
+            Ok(index)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Checked { commit, indexes, coordinator: from })
+}
+
+/// The artifacts are those of this machine, and of its sizes: nothing a peer says makes us allocate more.
+fn fits_machine(local: &LocalInstance, commit: &Commit) -> Result<(), String> {
+    for artifact in &commit.artifacts {
+        let known = match artifact.kind {
+            ArtifactKind::Memory => artifact.image_len_bytes == local.spec.memory_bytes,
+            ArtifactKind::DeviceState => artifact.image_len_bytes <= lifecycle::DEVICE_STATE_BYTES_MAX,
+            ArtifactKind::Disk => local.spec.disks.iter().any(|d| d.name == artifact.name),
+        };
+        if !known {
+            return Err(format!("this machine has no {} of {} bytes", artifact.name, artifact.image_len_bytes));
+        }
+    }
+    if commit.artifacts.len() != local.spec.disks.len() + 2 {
+        return Err("it does not hold all artifacts of this machine".into());
+    }
+    Ok(())
+}
+
+/// A commit's id from its hex form.
+pub(crate) fn commit_hash(text: &str) -> Result<[u8; 32], ApiError> {
+    let mut id = [0; 32];
+    hex::decode_to_slice(text, &mut id).map_err(|e| ApiError::internal("read a commit's id", e))?;
+    Ok(id)
+}

@@ -1,0 +1,94 @@
+//! What nodes ask of each other beside the commit protocol's own messages. JSON for the small questions, borsh for
+//! the request that starts bulk data.
+
+use std::collections::BTreeMap;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Serialize};
+
+use crate::api::types::VmmView;
+use crate::auth::SignedRequest;
+use crate::error::ApiError;
+
+/// A small question.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(crate) enum Question {
+    /// Could this instance take a commit like that?
+    Preflight(Preflight),
+    /// Make the cluster's first commit from your running instance, for one that joins. Answered at once with the
+    /// attempt; its outcome is in the store.
+    Origin { instance: String, request: SignedRequest },
+    /// Get the head's images ready for me, against what I hold.
+    Seed { instance: String, request: SignedRequest, roots: Vec<String> },
+    /// I have what I asked for.
+    SeedDone { session: String },
+}
+
+/// What the source wants to know of a target before anything is paused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Preflight {
+    pub(crate) attempt: String,
+    pub(crate) cluster: String,
+    pub(crate) instance: String,
+    pub(crate) vmm: VmmView,
+    pub(crate) memory_bytes: u64,
+    /// By name.
+    pub(crate) disk_bytes: BTreeMap<String, u64>,
+    /// What the source's images take now, all of them.
+    pub(crate) allocated_bytes: u64,
+}
+
+/// The target could take it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Fit {
+    /// Roots of the bases that its node holds.
+    pub(crate) roots: Vec<String>,
+}
+
+/// Where the head's images can be fetched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Seeding {
+    /// 32 hex.
+    pub(crate) session: String,
+    /// The encoded commit, hex.
+    pub(crate) commit: String,
+    /// Encoded frame index of each artifact, in the commit's order, hex.
+    pub(crate) indexes: Vec<String>,
+    /// The spec of the instance that is joined.
+    pub(crate) spec: crate::spec::InstanceSpec,
+}
+
+/// Any answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// To `Preflight`.
+    Fit(Fit),
+    /// To `Origin`: the attempt, 32 hex.
+    Began { attempt: String },
+    /// To `Seed`.
+    Seeding(Box<Seeding>),
+    /// To `SeedDone`.
+    Done,
+    /// No.
+    Refused { error: ApiError },
+}
+
+/// Asks for all frames of one artifact, in order.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct FetchRequest {
+    pub(crate) session: [u8; 16],
+    pub(crate) artifact: String,
+    /// Which encoding: against this base, or in full.
+    pub(crate) base_root: Option<[u8; 32]>,
+}
+
+/// The body of an envelope.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) enum Packet {
+    /// A message of the protocol, and what belongs to it: the offer's bytes, or JSON of an error or a report.
+    Protocol { message: Vec<u8>, payload: Vec<u8> },
+    /// How far a target is: for people only.
+    Progress { phase: String, done: u64, total: u64 },
+}

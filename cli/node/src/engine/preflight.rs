@@ -1,0 +1,126 @@
+//! Could a target take the commit? Asked before anything is paused.
+
+use std::sync::Arc;
+
+use form_proto::Member;
+use form_vmm_hooks::{HostFacts, VmState};
+
+use super::attempt::Attempt;
+use super::build::chain;
+use super::instance::{MEMORY, file_name};
+use super::peer::{Answer, Fit, Preflight, Question};
+use super::{Node, bases, lifecycle};
+use crate::api::types::VmmView;
+use crate::error::{ApiError, ErrorCode};
+
+/// Room that is left free for journals, logs and everybody else, in bytes.
+const FREE_BYTES_MIN: u64 = 64 << 20;
+
+/// Asks one target; an error names it and says what to do.
+pub(crate) async fn ask(node: &Arc<Node>, attempt: &Attempt, member: Member) -> Result<(), ApiError> {
+    let target = attempt.member(member).ok_or_else(|| ApiError::internal("ask a target", "no such member"))?;
+    let source = node.local(&attempt.record.source_instance)?;
+    let live = node.layout.live(&source.instance_id, &source.live);
+    let mut disk_bytes = std::collections::BTreeMap::new();
+    let mut allocated_bytes = allocated(&live.join(file_name(MEMORY)))?.1;
+    for disk in &source.spec.disks {
+        let (len, allocated) = allocated(&live.join(file_name(&disk.name)))?;
+        disk_bytes.insert(disk.name.clone(), len);
+        allocated_bytes += allocated;
+    }
+    let question = Question::Preflight(Preflight {
+        attempt: attempt.hex().to_owned(),
+        cluster: source.cluster_id.clone(),
+        instance: target.instance_id.clone(),
+        vmm: vmm_view(&node.vmm.host().await.map_err(lifecycle::vmm_error)?),
+        memory_bytes: source.spec.memory_bytes,
+        disk_bytes,
+        allocated_bytes,
+    });
+    let answer = super::serve::ask(node, &target.peer, &question).await.map_err(|error| ApiError {
+        message: format!("target {} can't be reached: {}", target.name, error.message),
+        ..error
+    })?;
+    match answer {
+        Answer::Fit(fit) => {
+            attempt.fits().insert(member, fit);
+            Ok(())
+        }
+        Answer::Refused { error } => Err(error),
+        _ => Err(ApiError::internal("ask a target", "it answered another question")),
+    }
+}
+
+/// The target's side.
+pub(crate) async fn answer(node: &Arc<Node>, ask: &Preflight) -> Result<Fit, ApiError> {
+    let local = node.local(&ask.instance)?;
+    let name = &local.name;
+    let unfit = |message: String| ApiError::new(ErrorCode::TargetUnfit, message);
+    if local.cluster_id != ask.cluster {
+        return Err(unfit(format!("target {name} is of another cluster")));
+    }
+    if let Some(other) = node.busy_with(&ask.instance) {
+        let other = hex::encode(other.0);
+        return Err(ApiError::new(ErrorCode::Conflict, format!("target {name} is in another commit, attempt {other}"))
+            .remedy("wait until it is settled (`form manage status`), then commit again"));
+    }
+    let running = match node.vms.current(&ask.instance) {
+        Some(vm) => vm.state().await.map_err(lifecycle::vmm_error)? == VmState::Running,
+        None => false,
+    };
+    if !running {
+        return Err(ApiError::new(ErrorCode::WrongState, format!("target {name} is not running"))
+            .remedy(format!("start it: form manage start --name {name}")));
+    }
+    let mine = vmm_view(&node.vmm.host().await.map_err(lifecycle::vmm_error)?);
+    if mine != ask.vmm {
+        return Err(unfit(format!("target {name} has another VMM or CPU model than the source"))
+            .cause(format!("source: {}; target: {}", words(&ask.vmm), words(&mine)))
+            .remedy("install the same QEMU on both hosts, and run both with KVM on like CPUs or both without"));
+    }
+    let live = node.layout.live(&local.instance_id, &local.live);
+    for (disk, len) in &ask.disk_bytes {
+        if allocated(&live.join(file_name(disk)))?.0 != *len {
+            return Err(unfit(format!("disk {disk} of target {name} is not of the source's size")));
+        }
+    }
+    if local.spec.memory_bytes != ask.memory_bytes || local.spec.disks.len() != ask.disk_bytes.len() {
+        return Err(unfit(format!("target {name} has another memory size or other disks than the source")));
+    }
+    // The verified images, and the copies of them that will run; a reflink makes it less, never more.
+    let needed = ask.allocated_bytes.saturating_mul(2).saturating_add(FREE_BYTES_MIN);
+    let free = lifecycle::free_bytes(node.layout.root())?;
+    if free < needed {
+        return Err(unfit(format!("the node of target {name} has too little space"))
+            .cause(format!("{} MiB are needed, {} MiB are free", needed >> 20, free >> 20))
+            .remedy("free some space where that node's data directory is, then commit again"));
+    }
+    let roots = bases::roots(&node.layout, &ask.cluster).into_iter().map(|r| r.to_string()).collect();
+    Ok(Fit { roots })
+}
+
+/// Length and allocated bytes of a file.
+fn allocated(path: &std::path::Path) -> Result<(u64, u64), ApiError> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).map_err(|e| ApiError::io("look at", path, &e))?;
+    Ok((metadata.len(), metadata.blocks() * 512))
+}
+
+pub(crate) fn vmm_view(facts: &HostFacts) -> VmmView {
+    VmmView {
+        vmm: facts.vmm.clone(),
+        version: facts.version.clone(),
+        machine_type: facts.machine_type.clone(),
+        accelerator: facts.accelerator.clone(),
+        cpu_model: facts.cpu_model.clone(),
+    }
+}
+
+/// The facts as a commit carries them: one text for equal facts.
+pub(crate) fn facts_text(facts: &HostFacts) -> Result<String, ApiError> {
+    serde_json::to_string(&vmm_view(facts)).map_err(|e| ApiError::internal("write the host's facts", chain(&e)))
+}
+
+fn words(v: &VmmView) -> String {
+    format!("{} {} {} {} {}", v.vmm, v.version, v.machine_type, v.accelerator, v.cpu_model)
+}

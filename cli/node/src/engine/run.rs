@@ -1,0 +1,166 @@
+//! Making a node, and running it.
+
+use std::fs::{File, OpenOptions};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use form_transport::{NodeKey, Transport};
+use form_vmm_hooks::{Accel, Qemu, QemuConfig};
+use tokio::sync::mpsc;
+
+use super::build::chain;
+use super::core_impl::Engine;
+use super::db::NodeDb;
+use super::layout::{Layout, make_dir};
+use super::node::{Node, Parts};
+use super::serve::Peers;
+use super::{driver, lifecycle, recover};
+use crate::config::NodeConfig;
+use crate::core::Core;
+use crate::error::{ApiError, ErrorCode};
+use crate::store::{NodeRecord, Store};
+
+/// What `form node init` is told.
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// A new or empty directory.
+    pub data_dir: PathBuf,
+    /// As in `sqlite:/var/lib/form/state.db`; outside the data directory.
+    pub store: String,
+    /// Where the HTTP API will listen.
+    pub api: SocketAddr,
+    /// Where other nodes will reach it (UDP).
+    pub quic: SocketAddr,
+    /// The QEMU binary, when it is not in PATH.
+    pub qemu: Option<PathBuf>,
+}
+
+/// A node that was made.
+#[derive(Clone, Debug)]
+pub struct Initialised {
+    /// Its public key, 64 hex.
+    pub node_id: String,
+    /// The installation it was enrolled in.
+    pub installation_id: String,
+}
+
+/// Makes a node: its directory, its key, its settings, and its place among the installation's nodes.
+///
+/// # Errors
+/// The directory is in use, or the store can't be opened; then nothing was made.
+pub async fn init(options: &InitOptions) -> Result<Initialised, ApiError> {
+    let layout = Layout::new(&options.data_dir);
+    let used = std::fs::read_dir(layout.root()).is_ok_and(|mut entries| entries.next().is_some());
+    if used {
+        return Err(ApiError::new(ErrorCode::WrongState, format!("{} is not empty", layout.root().display()))
+            .remedy("give a new directory; a node that is there already is started with `form node run`"));
+    }
+    let store = Store::open(&options.store).await?;
+    make_dir(layout.root()).map_err(|e| ApiError::io("make", layout.root(), &e))?;
+    let key = NodeKey::generate().map_err(|e| ApiError::internal("make the node's key", chain(&e)))?;
+    key.save(&layout.key()).map_err(|e| ApiError::internal("keep the node's key", chain(&e)))?;
+    let config = NodeConfig {
+        store: options.store.clone(),
+        installation_id: store.installation_id().to_owned(),
+        api: options.api,
+        quic: options.quic,
+        qemu: options.qemu.clone(),
+    };
+    store.put_node(&record(&key, &config)).await?;
+    config.save(&layout.config())?;
+    Ok(Initialised { node_id: key.id().to_string(), installation_id: config.installation_id })
+}
+
+fn record(key: &NodeKey, config: &NodeConfig) -> NodeRecord {
+    NodeRecord {
+        node_id: key.id().to_string(),
+        api_addr: config.api.to_string(),
+        quic_addr: config.quic.to_string(),
+        enrolled_at: lifecycle::unix_ms(),
+        other: Default::default(),
+    }
+}
+
+/// Runs a node until `shutdown` is done. Its VMs go on without it.
+///
+/// # Errors
+/// The directory is not a node's or is in use, an address is taken, or the store is another installation's.
+pub async fn run(data_dir: &Path, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ApiError> {
+    let layout = Layout::new(data_dir);
+    let config = NodeConfig::load(&layout.config())?;
+    let _lock = lock(&layout)?;
+    let key = NodeKey::load(&layout.key()).map_err(|e| ApiError::internal("read the node's key", chain(&e)))?;
+    let store = Store::open(&config.store).await?;
+    if store.installation_id() != config.installation_id {
+        return Err(ApiError::new(ErrorCode::WrongState, format!("{} is another installation's store", config.store))
+            .cause(format!("it is {}, this node is of {}", store.installation_id(), config.installation_id))
+            .remedy("give the node its own store back, or make it anew"));
+    }
+    // Asked for first: a node whose address is taken has not touched anything yet.
+    let listener = tokio::net::TcpListener::bind(config.api).await.map_err(|e| taken("API", config.api, &e))?;
+
+    let (engine, why) = form_delta::Engine::probe();
+    if let Some(why) = why {
+        tracing::warn!(why, "io_uring can't be used here; images are written with pwrite");
+    }
+    let (inputs, receiver) = mpsc::unbounded_channel();
+    let qemu =
+        QemuConfig { binary: config.qemu.clone().unwrap_or_else(|| "qemu-system-x86_64".into()), accel: Accel::Auto };
+    let vmm = Arc::new(Qemu::new(qemu));
+    let db = NodeDb::open(&layout.db())?;
+    let quic = config.quic;
+    let node = Arc::new(Node::new(Parts { layout, config, key, store, db, vmm, engine, inputs }));
+    let peers = Arc::new(Peers { node: Arc::clone(&node), api: OnceLock::new() });
+    let transport = Transport::bind(quic, &node.key, Arc::clone(&peers) as _).map_err(|e| {
+        ApiError::new(ErrorCode::WrongState, format!("UDP {quic} can't be used"))
+            .cause(chain(&e))
+            .remedy("stop what uses it, or make the node with another --quic")
+    })?;
+    // The first and only time.
+    let _ = node.transport.set(transport);
+
+    recover::recover(&node).await?;
+    let driver = tokio::spawn(driver::run(Arc::clone(&node), receiver));
+    let core: Arc<dyn Core> = Arc::new(Engine { node: Arc::clone(&node) });
+    let router = crate::api::router(core);
+    let _ = peers.api.set(router.clone());
+    tracing::info!(node = %node.id(), api = %node.config.api, quic = %quic, "running");
+    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown).into_future();
+    let ended = tokio::select! {
+        served = served => served.map_err(|e| ApiError::internal("serve the API", e)),
+        driver = driver => Err(ApiError::internal("run the commit protocol", match driver {
+            Ok(()) => "its loop has ended".to_owned(),
+            Err(panic) => panic.to_string(),
+        })),
+    };
+    if let Some(transport) = node.transport.get() {
+        transport.close().await;
+    }
+    ended
+}
+
+fn lock(layout: &Layout) -> Result<File, ApiError> {
+    let path = layout.lock();
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|e| ApiError::io("open", &path, &e))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        ApiError::new(ErrorCode::WrongState, format!("{} is in use by another process", layout.root().display()))
+            .remedy("a node runs once: stop the other `form node run`, or use the one that is there")
+    })?;
+    Ok(file)
+}
+
+fn taken(what: &str, addr: SocketAddr, cause: &std::io::Error) -> ApiError {
+    ApiError::new(ErrorCode::WrongState, format!("the {what} address {addr} can't be used"))
+        .cause(cause)
+        .remedy("stop what listens there, or make the node with another --api")
+}
+
+pub(crate) fn engine_name(engine: form_delta::Engine) -> &'static str {
+    match engine {
+        form_delta::Engine::Uring => "io_uring",
+        form_delta::Engine::Pwrite => "pwrite",
+    }
+}

@@ -1,0 +1,71 @@
+//! The source as a participant: its images are made durable before it is ready; then there is nothing to restore.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use form_proto::Work as Task;
+
+use super::bases;
+use super::instance::file_name;
+use super::layout::sync_dir;
+use super::participate::Work;
+use super::{Node, blocking, coordinate};
+use crate::error::ApiError;
+
+/// Makes what was captured durable.
+pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task) -> Result<(), ApiError> {
+    let staging = node.layout.staging(task.attempt, instance);
+    let shared = node.work(instance, task.attempt);
+    let names: Vec<_> = shared.iter().flat_map(|w| w.context().roots.keys().cloned().collect::<Vec<_>>()).collect();
+    blocking("make the capture durable", move || {
+        for name in names {
+            let path = staging.join(file_name(&name));
+            File::open(&path).and_then(|f| f.sync_all()).map_err(|e| ApiError::io("sync", &path, &e))?;
+        }
+        sync_dir(&staging).map_err(|e| ApiError::io("sync", &staging, &e))
+    })
+    .await
+}
+
+/// What was captured becomes this node's base.
+pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shared: &Work) -> Result<(), ApiError> {
+    let context = shared.context().clone();
+    advance(node, instance, task, &context).await?;
+    note(node, instance, &context).await?;
+    shared.report().staged_roots = context.roots;
+    coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
+    Ok(())
+}
+
+/// Nothing changed here but in staging.
+pub(crate) fn roll_back(node: &Arc<Node>, instance: &str, task: &Task) -> Result<(), ApiError> {
+    coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
+    Ok(())
+}
+
+/// The staged images of a committed attempt become the base.
+pub(crate) async fn advance(
+    node: &Arc<Node>,
+    instance: &str,
+    task: &Task,
+    context: &super::work::WorkContext,
+) -> Result<(), ApiError> {
+    let (layout, staging) = (node.layout.clone(), node.layout.staging(task.attempt, instance));
+    let (cluster, roots) = (context.cluster.clone(), context.roots.clone());
+    blocking("advance the base", move || {
+        let mut parsed = Vec::new();
+        for (name, root) in &roots {
+            let root = root.parse().map_err(|e| ApiError::internal("read a root", e))?;
+            parsed.push((name.as_str(), root));
+        }
+        bases::advance(&layout, &cluster, &staging, parsed.into_iter())
+    })
+    .await
+}
+
+/// Tells the store that the instance runs the commit now.
+pub(crate) async fn note(node: &Arc<Node>, instance: &str, context: &super::work::WorkContext) -> Result<(), ApiError> {
+    let seconds = i64::try_from(context.time_ms / 1000).unwrap_or(i64::MAX);
+    let description = Some(context.description.as_str()).filter(|d| !d.is_empty());
+    Ok(node.store.record_snapshot(instance, &context.commit_id, seconds, description).await?)
+}

@@ -1,0 +1,259 @@
+//! A target's steps: stage, activate, finalize, roll back. Each may run again after a crash and then does nothing
+//! twice.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use form_delta::{Hash, Manifest};
+use form_proto::{AttemptId, Work as Task};
+use form_vmm_hooks::{Vm, VmState};
+
+use super::attempt::add_ms;
+use super::bases::staged_manifest;
+use super::build::{Build, Progress, build, delta};
+use super::instance::{DEVICE, LocalInstance, MEMORY, file_name};
+use super::layout::{make_dir, remove_dir, sync_dir};
+use super::lifecycle::vmm_error;
+use super::participate::{Work, post};
+use super::peer::Packet;
+use super::work::WorkContext;
+use super::{Node, blocking, coordinate, offer, source};
+use crate::error::{ApiError, ErrorCode};
+use crate::store::InstanceStatus;
+
+/// Progress is sent to the coordinator at most this often for one phase; its end always is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The directory of the VM that an attempt would make.
+pub(crate) fn live_name(attempt: AttemptId) -> String {
+    let hex = hex::encode(attempt.0);
+    format!("vm-{}", hex.get(..12).unwrap_or(&hex))
+}
+
+/// Builds and verifies every image, and the private copies that will run.
+pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared: &Arc<Work>) -> Result<(), ApiError> {
+    let local = node.local(instance)?;
+    let from = shared.context().coordinator.parse().map_err(|e| ApiError::internal("read a node's id", e))?;
+    let checked = offer::check(node, &local, task, from, &shared.payload).await?;
+    {
+        let mut context = shared.context();
+        context.commit_id = hex::encode(task.commit.0);
+        context.description.clone_from(&checked.commit.description);
+        context.time_ms = checked.commit.time_ms;
+        context.roots = checked.roots();
+    }
+    let staging = node.layout.staging(task.attempt, instance);
+    let live = node.layout.live(instance, &live_name(task.attempt));
+    remove_dir(&staging).and_then(|()| make_dir(&staging)).map_err(|e| ApiError::io("make", &staging, &e))?;
+    remove_dir(&live).and_then(|()| make_dir(&live)).map_err(|e| ApiError::io("make", &live, &e))?;
+
+    let peer = node.peer(&checked.coordinator.to_string()).await?;
+    let began = Instant::now();
+    let builds = checked.commit.artifacts.iter().zip(&checked.indexes).map(|(artifact, index)| {
+        let one = Build {
+            cluster: local.cluster_id.clone(),
+            session: task.attempt.0,
+            from: peer,
+            artifact: artifact.name.clone(),
+            root: artifact.root,
+            index: index.clone(),
+            staging: staging.clone(),
+        };
+        build(node, one, progress(node, task.attempt, instance, shared, &artifact.name))
+    });
+    for built in futures_util::future::join_all(builds).await {
+        built?;
+    }
+    add_ms(&mut shared.report().phases_ms, "build", began);
+
+    let began = Instant::now();
+    let copies = local.spec.disks.iter().map(|d| d.name.as_str()).chain([MEMORY]).map(|name| {
+        let (name, staging, live) = (name.to_owned(), staging.clone(), live.clone());
+        blocking("make the copy that will run", move || live_copy(&name, &staging, &live))
+    });
+    for copied in futures_util::future::join_all(copies).await {
+        copied?;
+    }
+    sync_dir(&staging).map_err(|e| ApiError::io("sync", &staging, &e))?;
+    let mut report = shared.report();
+    add_ms(&mut report.phases_ms, "copy", began);
+    report.engine = super::run::engine_name(node.engine).to_owned();
+    report.staged_roots = checked.roots();
+    Ok(())
+}
+
+/// A private copy of a verified image, itself read again in full: what was hashed is what will run.
+fn live_copy(name: &str, staging: &Path, live: &Path) -> Result<(), ApiError> {
+    let (from, to) = (staging.join(file_name(name)), live.join(file_name(name)));
+    form_delta::clone_image(&from, &to).map_err(|e| delta(name, e))?;
+    let manifest_path = staged_manifest(staging, name);
+    let manifest = std::fs::read(&manifest_path).map_err(|e| ApiError::io("read", &manifest_path, &e))?;
+    let manifest = Manifest::decode(&manifest).map_err(|e| delta(name, e))?;
+    let file = File::open(&to).map_err(|e| ApiError::io("open", &to, &e))?;
+    form_delta::verify_image(&file, &manifest).map_err(|e| delta(name, e))
+}
+
+fn progress(node: &Arc<Node>, attempt: AttemptId, instance: &str, shared: &Work, artifact: &str) -> Progress {
+    let (node, instance, artifact) = (Arc::clone(node), instance.to_owned(), artifact.to_owned());
+    let coordinator = shared.context().coordinator.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let last = std::sync::Mutex::new(None::<Instant>);
+    Arc::new(move |phase, done, total| {
+        // What arrives is counted where it is sent.
+        if phase == "receive" {
+            return;
+        }
+        {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) && done < total {
+                return;
+            }
+            *last = Some(Instant::now());
+        }
+        let packet = Packet::Progress { phase: format!("{phase} {artifact}"), done, total };
+        let (node, instance, coordinator) = (Arc::clone(&node), instance.clone(), coordinator.clone());
+        runtime.spawn(async move {
+            if coordinator == node.id().to_string() {
+                super::serve::progress(&node, node.id(), attempt, &instance, packet);
+            } else if let Err(error) = post(&node, &coordinator, attempt, &instance, packet).await {
+                tracing::debug!(%error, "progress was not told");
+            }
+        });
+    })
+}
+
+/// Pauses the old VM and restores the new one, paused, its link down.
+pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shared: &Work) -> Result<(), ApiError> {
+    let local = node.local(instance)?;
+    let old = node.vms.current(instance).ok_or_else(|| {
+        ApiError::new(ErrorCode::WrongState, format!("target {} has stopped meanwhile", local.name))
+            .remedy("start it, then commit again")
+    })?;
+    let began = Instant::now();
+    old.pause().await.map_err(vmm_error)?;
+    *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+    let staging = node.layout.staging(task.attempt, instance);
+    let restored = restore(node, &local, &live_name(task.attempt), &staging.join(file_name(DEVICE))).await;
+    let new = restored.map_err(|error| ApiError {
+        code: ErrorCode::Aborted,
+        message: format!("the commit could not be restored on target {}", local.name),
+        cause: Some(match error.cause {
+            Some(cause) => format!("{}: {cause}", error.message),
+            None => error.message,
+        }),
+        remedy: Some("every instance runs what it ran before; see that node's log, then commit again".into()),
+    })?;
+    node.vms.change(instance, |slot| slot.incoming = Some(new));
+    add_ms(&mut shared.report().phases_ms, "restore", began);
+    Ok(())
+}
+
+async fn restore(node: &Arc<Node>, local: &LocalInstance, live: &str, device: &Path) -> Result<Arc<dyn Vm>, ApiError> {
+    let device = File::open(device).map_err(|e| ApiError::io("open", device, &e))?;
+    node.vmm.restore(&local.machine(&node.layout, live, false), device).await.map_err(vmm_error)
+}
+
+/// Runs the new VM, ends the old one, advances the base.
+pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shared: &Work) -> Result<(), ApiError> {
+    let context = shared.context().clone();
+    let mut local = node.local(instance)?;
+    let live = live_name(task.attempt);
+    let began = Instant::now();
+    let slot = node.vms.slot(instance);
+    let switched = local.live == live;
+    let made = slot.incoming.or(slot.current.filter(|_| switched));
+    let new = match made {
+        Some(made) if made.state().await.map_err(vmm_error)? != VmState::Gone => made,
+        // Its process or its host was lost after the commit point.
+        _ => restore_again(node, &local, task, &context).await?,
+    };
+    node.vms.change(instance, |slot| slot.incoming = Some(Arc::clone(&new)));
+    new.resume().await.map_err(vmm_error)?;
+    let paused_at = shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(paused_at) = paused_at {
+        shared.report().downtime_ns = u64::try_from(paused_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    }
+    new.set_link(true).await.map_err(vmm_error)?;
+
+    let old_live = std::mem::replace(&mut local.live, live);
+    node.db.put_instance(&local)?;
+    if !switched {
+        if let Some(old) = node.vms.current(instance) {
+            old.quit().await.map_err(vmm_error)?;
+        }
+        let old_dir = node.layout.live(instance, &old_live);
+        remove_dir(&old_dir).map_err(|e| ApiError::io("remove", &old_dir, &e))?;
+    }
+    node.vms.change(instance, |slot| {
+        slot.current = Some(new);
+        slot.incoming = None;
+    });
+    source::advance(node, instance, task, &context).await?;
+    source::note(node, instance, &context).await?;
+    node.store.set_instance_status(instance, InstanceStatus::Started).await?;
+    coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
+    add_ms(&mut shared.report().phases_ms, "finalize", began);
+    Ok(())
+}
+
+/// The new VM once more, from the verified images.
+async fn restore_again(
+    node: &Arc<Node>,
+    local: &LocalInstance,
+    task: &Task,
+    context: &WorkContext,
+) -> Result<Arc<dyn Vm>, ApiError> {
+    let live = live_name(task.attempt);
+    let (dir, layout) = (node.layout.live(&local.instance_id, &live), node.layout.clone());
+    let staging = node.layout.staging(task.attempt, &local.instance_id);
+    let (roots, cluster) = (context.roots.clone(), local.cluster_id.clone());
+    let device = blocking("copy the verified images again", move || {
+        remove_dir(&dir).and_then(|()| make_dir(&dir)).map_err(|e| ApiError::io("make", &dir, &e))?;
+        let mut device = None;
+        for (name, root) in &roots {
+            let root: Hash = root.parse().map_err(|e| ApiError::internal("read a root", e))?;
+            let staged = staging.join(file_name(name));
+            let verified = if staged.exists() { staged } else { layout.base_image(&cluster, root) };
+            if name == DEVICE {
+                device = Some(verified);
+            } else {
+                form_delta::clone_image(&verified, &dir.join(file_name(name))).map_err(|e| delta(name, e))?;
+            }
+        }
+        device.ok_or_else(|| ApiError::internal("restore the commit", "it has no device state"))
+    })
+    .await?;
+    restore(node, local, &live, &device).await
+}
+
+/// Drops the new VM and everything that was built; the old one runs on.
+pub(crate) async fn roll_back(node: &Arc<Node>, instance: &str, task: &Task, shared: &Work) -> Result<(), ApiError> {
+    let slot = node.vms.slot(instance);
+    if let Some(new) = slot.incoming {
+        new.quit().await.map_err(vmm_error)?;
+        node.vms.change(instance, |slot| slot.incoming = None);
+    }
+    if let Some(old) = slot.current {
+        match old.state().await.map_err(vmm_error)? {
+            VmState::Paused => old.resume().await.map_err(vmm_error)?,
+            VmState::Running => {}
+            VmState::Gone => super::lifecycle::boot_again(node, instance).await?,
+        }
+    }
+    discard(node, instance, task.attempt, &shared.context());
+    Ok(())
+}
+
+/// Removes what staging has built.
+pub(crate) fn discard(node: &Node, instance: &str, attempt: AttemptId, context: &WorkContext) {
+    coordinate::discard(node, attempt, &node.layout.staging(attempt, instance));
+    if context.live.is_empty() {
+        return;
+    }
+    let live = node.layout.live(instance, &context.live);
+    if let Err(error) = remove_dir(&live) {
+        tracing::warn!(path = %live.display(), %error, "left over");
+    }
+}
