@@ -90,8 +90,21 @@ fn phases(summary: &CommitSummary) -> Table {
 }
 
 /// The order in which phases are listed; those it does not name follow.
-const WAY: [&str; 11] =
-    ["preflight", "warm", "capture", "diff", "encode", "stage", "verify", "ready", "activate", "commit", "finalize"];
+const WAY: [&str; 13] = [
+    "preflight",
+    "warm",
+    "pause",
+    "diff",
+    "encode",
+    "stage",
+    "build",
+    "copy",
+    "confirm",
+    "activate",
+    "restore",
+    "commit",
+    "finalize",
+];
 
 /// How many of the captured images a target staged bit for bit, and of how many.
 fn roots(summary: &CommitSummary, target: &TargetSummary) -> (usize, usize) {

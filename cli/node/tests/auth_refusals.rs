@@ -1,5 +1,7 @@
 //! What the check refuses, and with which code.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
+
 use form_node::ErrorCode;
 use form_node::auth::{
     Expected, Level, NOTHING, REQUEST_AGE_MS_MAX, RequestMessage, SignedRequest, SigningKey, authorise, check_again,

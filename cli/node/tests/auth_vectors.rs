@@ -1,5 +1,7 @@
 //! Addresses and signatures beside those of an independent implementation (vectors/make.py).
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
+
 use form_node::ErrorCode;
 use form_node::auth::{Address, Expected, RequestMessage, SignedRequest, SigningKey, check_entry, recover, sign};
 use serde::Deserialize;

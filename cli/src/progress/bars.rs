@@ -1,5 +1,6 @@
-//! Bars for terminals: one per target and one for the attempt itself. A bar moves by events alone; a phase whose
-//! length nobody knows has a spinner.
+//! Bars for terminals: a line for the attempt and one for each target, and below it a bar for each thing that is being
+//! counted there (several are at once: frames arrive while images are rebuilt). A bar moves by events alone; a phase
+//! whose length nobody knows has a spinner.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,30 +8,33 @@ use std::time::Duration;
 use form_node::api::types::AttemptEvent;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+const HEAD: &str = "{spinner} {prefix:<14!} {msg:<16} {elapsed}";
+const MEASURED: &str =
+    "  {prefix:<14!} {msg:<16} [{bar:28}] {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+const COUNTED: &str = "{spinner} {prefix:<14!} {msg:<16} {binary_bytes}  {binary_bytes_per_sec}";
+
 /// What is on the screen.
 pub(crate) struct Bars {
     screen: MultiProgress,
     source: String,
-    rows: BTreeMap<String, Row>,
+    groups: BTreeMap<String, Group>,
 }
 
-struct Row {
-    bar: ProgressBar,
-    phase: String,
-    measured: bool,
+/// One instance: its phase, and what is counted in it.
+struct Group {
+    head: ProgressBar,
+    counted: Vec<(String, ProgressBar)>,
 }
 
 impl Bars {
     pub(super) fn new(source: &str) -> Self {
-        Self { screen: MultiProgress::new(), source: source.to_owned(), rows: BTreeMap::new() }
+        Self { screen: MultiProgress::new(), source: source.to_owned(), groups: BTreeMap::new() }
     }
 
     pub(super) fn event(&mut self, event: &AttemptEvent) {
         match event {
-            AttemptEvent::Phase { target, phase, .. } => self.row(target.as_ref(), phase).spin(),
-            AttemptEvent::Bytes { target, phase, done, total } => {
-                self.row(target.as_ref(), phase).measure(*done, *total);
-            }
+            AttemptEvent::Phase { target, phase, .. } => self.phase(target.as_deref(), phase),
+            AttemptEvent::Bytes { target, phase, done, total } => self.bytes(target.as_deref(), phase, *done, *total),
             AttemptEvent::Snapshot { .. } => {}
             AttemptEvent::Committed { snapshot_id } => self.note(&format!("committed {snapshot_id}")),
             AttemptEvent::Failed { error } => self.note(&format!("failed: {}; undoing", error.message)),
@@ -44,49 +48,57 @@ impl Bars {
     }
 
     pub(super) fn finish(&mut self) {
-        for row in std::mem::take(&mut self.rows).into_values() {
-            row.bar.finish_and_clear();
+        for group in std::mem::take(&mut self.groups).into_values() {
+            group.clear_counted();
+            group.head.finish_and_clear();
         }
     }
 
-    /// The row of a target, in this phase; another phase than before starts at nothing.
-    fn row(&mut self, target: Option<&String>, phase: &str) -> &mut Row {
-        let name = target.unwrap_or(&self.source);
-        let row = self.rows.entry(name.clone()).or_insert_with(|| {
-            let bar = self.screen.add(ProgressBar::no_length().with_prefix(name.clone()));
-            bar.enable_steady_tick(Duration::from_millis(120));
-            Row { bar, phase: String::new(), measured: false }
-        });
-        if row.phase != phase {
-            row.phase = phase.to_owned();
-            row.bar.reset();
-            row.bar.unset_length();
-            row.bar.set_message(phase.to_owned());
-            row.measured = false;
-            row.bar.set_style(style("{spinner} {prefix:<14!} {msg:<10} {elapsed}"));
+    /// Ends what was counted, and begins anew.
+    fn phase(&mut self, target: Option<&str>, phase: &str) {
+        let group = self.group(target);
+        group.clear_counted();
+        group.counted.clear();
+        group.head.reset_elapsed();
+        group.head.set_message(phase.to_owned());
+    }
+
+    fn bytes(&mut self, target: Option<&str>, phase: &str, done: u64, total: u64) {
+        let screen = self.screen.clone();
+        let group = self.group(target);
+        let bar = match group.counted.iter().find(|(name, _)| name == phase) {
+            Some((_, bar)) => bar.clone(),
+            None => {
+                let above = group.counted.last().map_or(&group.head, |(_, bar)| bar);
+                let bar = screen.insert_after(above, ProgressBar::no_length());
+                bar.set_style(style(if total == 0 { COUNTED } else { MEASURED }));
+                bar.set_message(phase.to_owned());
+                group.counted.push((phase.to_owned(), bar.clone()));
+                bar
+            }
+        };
+        if total > 0 {
+            bar.set_length(total);
         }
-        row
+        bar.set_position(done);
+    }
+
+    fn group(&mut self, target: Option<&str>) -> &mut Group {
+        let name = target.unwrap_or(&self.source);
+        self.groups.entry(name.to_owned()).or_insert_with(|| {
+            let head = self.screen.add(ProgressBar::no_length().with_prefix(name.to_owned()));
+            head.set_style(style(HEAD));
+            head.enable_steady_tick(Duration::from_millis(120));
+            Group { head, counted: vec![] }
+        })
     }
 }
 
-impl Row {
-    fn spin(&self) {
-        self.bar.tick();
-    }
-
-    fn measure(&mut self, done: u64, total: u64) {
-        if !self.measured {
-            self.measured = true;
-            self.bar.set_style(style(if total == 0 {
-                "{spinner} {prefix:<14!} {msg:<10} {binary_bytes} {binary_bytes_per_sec}"
-            } else {
-                "{spinner} {prefix:<14!} {msg:<10} [{bar:28}] {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left"
-            }));
+impl Group {
+    fn clear_counted(&self) {
+        for (_, bar) in &self.counted {
+            bar.finish_and_clear();
         }
-        if total > 0 {
-            self.bar.set_length(total);
-        }
-        self.bar.set_position(done);
     }
 }
 
@@ -99,12 +111,6 @@ mod tests {
     use super::*;
     use indicatif::ProgressDrawTarget;
 
-    fn hidden() -> Bars {
-        let bars = Bars::new("demo-1");
-        bars.screen.set_draw_target(ProgressDrawTarget::hidden());
-        bars
-    }
-
     fn phase(target: &str, phase: &str) -> AttemptEvent {
         AttemptEvent::Phase { target: Some(target.into()), phase: phase.into(), at_ms: 0 }
     }
@@ -113,32 +119,35 @@ mod tests {
         AttemptEvent::Bytes { target: Some(target.into()), phase: phase.into(), done, total }
     }
 
+    /// Each bar of an instance: what it counts, where it is, how far it goes.
+    fn shown(bars: &Bars, name: &str) -> Vec<(String, u64, Option<u64>)> {
+        let counted = bars.groups.get(name).map(|group| group.counted.as_slice()).unwrap_or_default();
+        counted.iter().map(|(phase, bar)| (phase.clone(), bar.position(), bar.length())).collect()
+    }
+
     #[test]
     fn a_bar_stands_where_the_last_event_put_it() {
-        let mut bars = hidden();
+        let mut bars = Bars::new("demo-1");
+        bars.screen.set_draw_target(ProgressDrawTarget::hidden());
         for event in [
-            phase("demo-2", "stage"),
-            bytes("demo-2", "stage", 10, 100),
-            phase("demo-3", "stage"),
-            bytes("demo-2", "stage", 30, 100),
+            bytes("demo-2", "send", 10, 100),
+            phase("demo-3", "ready"),
+            bytes("demo-2", "rebuild memory", 5, 0),
+            bytes("demo-2", "send", 30, 100),
         ] {
             bars.event(&event);
         }
-        let place = |bars: &Bars, name: &str| (bars.rows[name].bar.position(), bars.rows[name].bar.length());
-        assert_eq!(place(&bars, "demo-2"), (30, Some(100)));
-        assert_eq!(place(&bars, "demo-3"), (0, None));
-        bars.event(&phase("demo-2", "verify"));
-        assert_eq!(place(&bars, "demo-2"), (0, None), "a new phase starts at nothing, of unknown length");
-        bars.event(&bytes("demo-2", "verify", 5, 0));
-        assert_eq!(place(&bars, "demo-2"), (5, None));
+        assert_eq!(shown(&bars, "demo-2"), [("send".into(), 30, Some(100)), ("rebuild memory".into(), 5, None)]);
+        assert_eq!(shown(&bars, "demo-3"), []);
+        bars.event(&phase("demo-2", "ready"));
+        assert_eq!(shown(&bars, "demo-2"), [], "another phase begins at nothing");
+        bars.event(&AttemptEvent::Settled { summary: None });
+        assert!(bars.groups.is_empty());
     }
 
     #[test]
     fn every_template_is_valid() {
-        let source = include_str!("bars.rs");
-        let templates: Vec<&str> = source.split('"').filter(|text| text.starts_with("{spinner} {prefix")).collect();
-        assert_eq!(templates.len(), 4, "three, and the pattern in this test");
-        for template in templates {
+        for template in [HEAD, MEASURED, COUNTED] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

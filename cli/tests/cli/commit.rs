@@ -21,16 +21,16 @@ fn good() -> Vec<Value> {
     let (memory, disk) = ("aa".repeat(32), "bb".repeat(32));
     vec![
         phase(None, "preflight", 0),
-        phase(None, "capture", 812),
+        phase(None, "pause", 812),
         json!({ "type": "snapshot", "snapshot_id": NEW }),
-        phase(Some("demo-2"), "stage", 1007),
-        json!({ "type": "bytes", "target": "demo-2", "phase": "stage", "done": 1 << 20, "total": 3 << 20 }),
-        json!({ "type": "bytes", "target": "demo-2", "phase": "stage", "done": 3 << 20, "total": 3 << 20 }),
-        phase(Some("demo-2"), "verify", 1512),
+        phase(None, "stage", 1007),
+        json!({ "type": "bytes", "target": "demo-2", "phase": "send", "done": 1 << 20, "total": 3 << 20 }),
+        json!({ "type": "bytes", "target": "demo-2", "phase": "send", "done": 3 << 20, "total": 3 << 20 }),
+        phase(Some("demo-2"), "ready", 1512),
         json!({ "type": "committed", "snapshot_id": NEW }),
         json!({ "type": "settled", "summary": {
             "snapshot_id": NEW, "parent": HEAD, "source": "demo-1", "pause_ns": 84_100_000, "paused_read_bytes": 17 << 20,
-            "paused_written_bytes": 3 << 20, "total_ms": 4200, "phases_ms": { "capture": 120, "preflight": 12 },
+            "paused_written_bytes": 3 << 20, "total_ms": 4200, "phases_ms": { "pause": 120, "preflight": 12 },
             "ram_allocated_bytes": 212 << 20, "disk_allocated_bytes": 731 << 20,
             "artifacts": [
                 { "name": "memory", "root": memory, "image_bytes": 512 << 20, "changed_bytes": 9 << 20,
@@ -41,7 +41,7 @@ fn good() -> Vec<Value> {
             "targets": [
                 { "instance": "demo-2", "node_id": "d1".repeat(32), "sent_bytes": 3_300_000, "sent_datagrams": 2345,
                   "downtime_ns": 640_000_000, "engine": "io_uring", "staged_roots": { "memory": memory, "disk0": disk },
-                  "phases_ms": { "stage": 505, "verify": 1300 } },
+                  "phases_ms": { "build": 505, "copy": 1300 } },
             ],
         } }),
     ]
@@ -85,10 +85,11 @@ fn phases_are_lines_and_the_end_is_a_summary() {
         str![[r#"
 committing demo-1 to demo-2
    0.000 s  demo-1: preflight
-   0.812 s  demo-1: capture
+   0.812 s  demo-1: pause
             commit 5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed
-   1.007 s  demo-2: stage
-   1.512 s  demo-2: verify
+   1.007 s  demo-1: stage
+            demo-2: send, 3.0 MiB
+   1.512 s  demo-2: ready
             committed: it is final
             settled: everyone runs it
 
@@ -113,9 +114,9 @@ disk0   2.0 GiB    3.0 MiB            1.0 MiB  -                         bbbbbbb
 
 phase      demo-1  demo-2
 preflight  12 ms   -
-capture    120 ms  -
-stage      -       505 ms
-verify     -       1.30 s
+pause      120 ms  -
+build      -       505 ms
+copy       -       1.30 s
 
 "#]]
     );
@@ -188,7 +189,7 @@ exit 7
 committing demo-1 to demo-2
    0.000 s  demo-1: preflight
             failed: demo-2 is down
-            settled: undone
+            settled
 error: demo-2 is down
 cause: no answer
 fix: start its node

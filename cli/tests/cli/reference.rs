@@ -2,7 +2,6 @@
 
 use crate::run::form;
 use snapbox::assert_data_eq;
-use snapbox::prelude::*;
 
 #[test]
 fn the_reference_is_the_help_of_every_command() {

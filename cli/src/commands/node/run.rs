@@ -1,7 +1,9 @@
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use form_node::{ApiError, ErrorCode};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::Stop;
@@ -18,7 +20,7 @@ pub(crate) struct RunArgs {
     data: PathBuf,
 }
 
-pub(super) async fn run(args: RunArgs, _output: Output) -> Result<(), Stop> {
+pub(super) async fn run(args: RunArgs, output: Output) -> Result<(), Stop> {
     let filter = match std::env::var("FORM_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|error| {
             ApiError::new(ErrorCode::BadRequest, format!("FORM_LOG is \"{text}\", which is no log filter"))
@@ -27,17 +29,44 @@ pub(super) async fn run(args: RunArgs, _output: Output) -> Result<(), Stop> {
         })?,
         _ => EnvFilter::new("info"),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let listen = |kind| {
-        signal(kind).map_err(|error| ApiError::new(ErrorCode::Internal, "signals can't be listened for").cause(error))
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    let mut signals = Signals::listen()?;
+    let (end, ended) = oneshot::channel();
+    let node = form_node::run(&args.data, async move {
+        // An error means that the sender is gone, and with it this command.
+        let _ = ended.await;
+    });
+    let twice = async {
+        signals.next().await;
+        output.note("ending when the requests under way are answered; a second signal ends at once");
+        let _ = end.send(());
+        signals.next().await;
     };
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let shutdown = async move {
+    tokio::select! {
+        result = node => Ok(result?),
+        () = twice => Err(Stop::Interrupted),
+    }
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ApiError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| ApiError::new(ErrorCode::Internal, "signals can't be listened for").cause(error))
+        };
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    };
-    form_node::run(&args.data, shutdown).await?;
-    Ok(())
+    }
 }
