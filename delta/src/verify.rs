@@ -3,7 +3,7 @@ use std::{fs::File, os::unix::fs::FileExt};
 use crate::{
     Extent, Hash, Manifest, Result,
     error::{Error, Object},
-    image::{data_extents, intersects},
+    image::{clip, data_extents, intersects},
     limits::CHUNK_BYTES_MAX,
     parallel,
 };
@@ -31,10 +31,10 @@ pub fn verify_image(file: &File, manifest: &Manifest) -> Result<()> {
         |buffer, number| {
             let batch = chunks.iter().zip(&offsets).skip(number * BATCH).take(BATCH);
             for (chunk, &offset_bytes) in batch {
-                let end = offset_bytes + u64::from(chunk.len_bytes);
-                let found = if intersects(&data, Extent::new(offset_bytes, end)) {
+                let extent = Extent::new(offset_bytes, offset_bytes + u64::from(chunk.len_bytes));
+                let found = if intersects(&data, extent) {
                     let bytes = &mut buffer[..chunk.len_bytes as usize];
-                    file.read_exact_at(bytes, offset_bytes).map_err(Error::io("read", Object::Image))?;
+                    read(file, &data, extent, bytes)?;
                     Hash::of(bytes)
                 } else {
                     Hash::of_zeros(chunk.len_bytes)
@@ -46,5 +46,15 @@ pub fn verify_image(file: &File, manifest: &Manifest) -> Result<()> {
             Ok(())
         },
     )?;
+    Ok(())
+}
+
+/// Reads the data in `extent`; what is a hole is zeros.
+fn read(file: &File, data: &[Extent], extent: Extent, bytes: &mut [u8]) -> Result<()> {
+    bytes.fill(0);
+    for data in clip(data, extent) {
+        let inside = (data.start - extent.start) as usize..(data.end - extent.start) as usize;
+        file.read_exact_at(&mut bytes[inside], data.start).map_err(Error::io("read", Object::Image))?;
+    }
     Ok(())
 }

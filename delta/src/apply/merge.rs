@@ -1,4 +1,4 @@
-use std::{fs::File, mem};
+use std::{fs::File, mem, ops::Range};
 
 use rustix::{
     fs::{FallocateFlags, fallocate},
@@ -10,10 +10,12 @@ use crate::{
     Extent, Image, Result,
     error::{Error, Object},
     hash::{ZEROS, is_zero},
-    limits::{BLOCK_BYTES, HOLE_BYTES_MIN, WRITE_BYTES_MAX},
+    image::slices,
+    limits::{BLOCK_BYTES, RUN_BYTES_MIN, WRITE_BYTES_MAX},
 };
 
-/// Merges neighbouring pieces of data into long writes and neighbouring zeros into long holes. Both engines run the list that comes out of it.
+/// Merges neighbouring pieces of data into long writes and neighbouring zeros into long holes, and leaves out what the base has at the same place. Both
+/// engines run the list that comes out of it.
 pub(super) struct Merger<'a> {
     writer: &'a mut dyn Writer,
     out: &'a File,
@@ -45,18 +47,21 @@ impl<'a> Merger<'a> {
         }
     }
 
-    /// Data for `offset`, not before anything given earlier. Long runs of zeros in it become holes.
+    /// Data for `offset`, not before anything given earlier. Long runs of zeros in it become holes; long runs that the base has there are there already: one
+    /// changed page does not write its whole chunk.
     pub(super) fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut rest = bytes;
-        let mut at = offset;
-        while let Some((zeros, len)) = next_run(at, rest) {
-            let (run, behind) = rest.split_at(len);
-            match zeros {
-                true => self.zero(Extent::new(at, at + len as u64))?,
-                false => self.append(at, run)?,
+        for (zeros, extent, bytes) in runs(offset, bytes, |_, block| is_zero(block)) {
+            if zeros {
+                self.zero(extent)?;
+                continue;
             }
-            rest = behind;
-            at += len as u64;
+            let base = self.base;
+            let in_base = |extent, block: &[u8]| base.is_some_and(|base| base.has(extent, block));
+            for (present, extent, bytes) in runs(extent.start, bytes, in_base) {
+                if !present {
+                    self.append(extent.start, bytes)?;
+                }
+            }
         }
         Ok(())
     }
@@ -138,60 +143,65 @@ impl<'a> Merger<'a> {
     }
 }
 
-/// The first run of `bytes`, which begin at `offset` of the image: whether it becomes a hole, and its length. Runs end between blocks of the image, or where
-/// `bytes` end: chunks end anywhere, and a hole may go on in the next one.
-fn next_run(offset: u64, bytes: &[u8]) -> Option<(bool, usize)> {
-    let mut zeros_from = None;
-    let mut at = 0;
-    while at < bytes.len() {
-        let into_block = (offset + at as u64) % BLOCK_BYTES;
-        let end = (at + (BLOCK_BYTES - into_block) as usize).min(bytes.len());
-        if is_zero(&bytes[at..end]) {
-            zeros_from.get_or_insert(at);
-        } else if let Some(start) = zeros_from.take_if(|start| is_long(at - *start)) {
-            return Some(run(start, at));
-        } else {
-            zeros_from = None;
+/// Cuts `bytes`, which begin at `offset` of the image, into runs: those of blocks that are `special`, if they are long, and what lies between. Runs end
+/// between blocks of the image or with `bytes`: chunks end anywhere, and a run may go on in the next one.
+fn runs(
+    offset: u64,
+    bytes: &[u8],
+    special: impl Fn(Extent, &[u8]) -> bool,
+) -> impl Iterator<Item = (bool, Extent, &[u8])> {
+    let mut merged: Vec<(bool, Extent)> = Vec::new();
+    for extent in slices(Extent::new(offset, offset + bytes.len() as u64), BLOCK_BYTES) {
+        let is_special = special(extent, &bytes[within(offset, extent)]);
+        match merged.last_mut() {
+            Some((last, run)) if *last == is_special => run.end = extent.end,
+            _ => merged.push((is_special, extent)),
         }
-        at = end;
     }
-    match zeros_from {
-        Some(start) if is_long(at - start) => Some(run(start, at)),
-        _ if at > 0 => Some((false, at)),
-        _ => None,
+    for (is_special, run) in &mut merged {
+        *is_special &= run.len_bytes() >= RUN_BYTES_MIN;
     }
+    merged.dedup_by(|(next_special, next), (special, run)| {
+        let joins = !*next_special && !*special;
+        if joins {
+            run.end = next.end;
+        }
+        joins
+    });
+    merged.into_iter().map(move |(is_special, run)| (is_special, run, &bytes[within(offset, run)]))
 }
 
-fn is_long(zeros: usize) -> bool {
-    zeros as u64 >= HOLE_BYTES_MIN
-}
-
-/// The zeros, or what stands before them.
-fn run(zeros_from: usize, zeros_to: usize) -> (bool, usize) {
-    match zeros_from {
-        0 => (true, zeros_to),
-        _ => (false, zeros_from),
-    }
+fn within(offset: u64, extent: Extent) -> Range<usize> {
+    (extent.start - offset) as usize..(extent.end - offset) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn zero_runs(offset: u64, bytes: &[u8]) -> Vec<(bool, usize)> {
+        let found: Vec<_> = runs(offset, bytes, |_, block| is_zero(block)).collect();
+        let mut next = offset;
+        for (_, extent, bytes) in &found {
+            assert_eq!((extent.start, extent.len_bytes()), (next, bytes.len() as u64));
+            next = extent.end;
+        }
+        assert_eq!(next, offset + bytes.len() as u64);
+        found.into_iter().map(|(zeros, _, bytes)| (zeros, bytes.len())).collect()
+    }
+
     #[test]
-    fn long_zeros_become_holes() {
+    fn long_runs_stand_alone_and_short_ones_join_their_neighbours() {
         let block = BLOCK_BYTES as usize;
         let mut bytes = vec![1; 10 * block];
         bytes[2 * block..3 * block].fill(0);
         bytes[4 * block..9 * block].fill(0);
-        assert_eq!(next_run(0, &bytes), Some((false, 4 * block)));
-        assert_eq!(next_run(0, &bytes[4 * block..]), Some((true, 5 * block)));
-        assert_eq!(next_run(0, &bytes[9 * block..]), Some((false, block)));
-        // Shifted by 100 bytes, the first block of zeros holds 100 bytes of data.
-        assert_eq!(next_run(100, &bytes), Some((false, 5 * block - 100)));
-        // A hole may begin and end with the bytes at hand.
-        assert_eq!(next_run(100, &bytes[4 * block..9 * block]), Some((true, 5 * block)));
-        assert_eq!(next_run(0, &[]), None);
-        assert_eq!(next_run(1, &[0; 10]), Some((false, 10)));
+        assert_eq!(zero_runs(0, &bytes), [(false, 4 * block), (true, 5 * block), (false, block)]);
+        // Shifted by 100 bytes, the first and the last block of the zeros hold data.
+        assert_eq!(zero_runs(100, &bytes), [(false, 5 * block - 100), (true, 4 * block), (false, block + 100)]);
+        // A run may begin and end with the bytes at hand.
+        assert_eq!(zero_runs(100, &bytes[4 * block..9 * block]), [(true, 5 * block)]);
+        assert_eq!(zero_runs(0, &[]), []);
+        assert_eq!(zero_runs(1, &[0; 10]), [(false, 10)]);
     }
 }

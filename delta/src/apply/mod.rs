@@ -109,7 +109,7 @@ fn open(out: &File, engine: Engine) -> Result<Opened<'_>> {
     Ok((Box::new(pwrite::Pwrite::new(out)), Engine::Pwrite, None))
 }
 
-/// Where new bytes come from. One frame and one decoded body are in memory.
+/// Where new bytes come from. One frame and one decoded body, or one chunk of the base, are in memory.
 struct Bytes<'a> {
     base: Option<&'a Image>,
     spool: &'a Spool,
@@ -126,35 +126,32 @@ impl Bytes<'_> {
         operation: &Operation,
         pass_on: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let extent = operation.extent;
-        let (object, bytes, mut place) = match operation.kind {
-            OperationKind::Write { frame } => {
-                self.decode(frame, operation)?;
-                (Object::Frame(frame), self.decoded.as_slice(), 0)
-            }
-            OperationKind::Copy { from } => {
-                let there = Extent::new(from, from + extent.len_bytes());
-                let bytes = self.base.and_then(|base| base.get(there));
-                let outside = || Error::damaged(Object::Base, from, "it ends before a range to copy");
-                (Object::Base, bytes.ok_or_else(outside)?, from)
-            }
-            OperationKind::Keep | OperationKind::Zero => return Ok(()),
-        };
+        if let OperationKind::Write { frame } = operation.kind {
+            self.decode(frame, operation)?;
+        }
         let chunks = plan.manifest().chunks().get(operation.chunks.clone());
-        let mut rest = bytes;
-        let mut offset = extent.start;
+        let mut done_bytes = 0;
         for Chunk { hash, len_bytes } in chunks.unwrap_or_default() {
-            let (bytes, behind) = rest
-                .split_at_checked(*len_bytes as usize)
-                .ok_or_else(|| Error::damaged(object, place, "it ends in the middle of a chunk"))?;
+            let end = done_bytes + u64::from(*len_bytes);
+            let (object, place, bytes) = match operation.kind {
+                OperationKind::Copy { from } => {
+                    let there = Extent::new(from + done_bytes, from + end);
+                    let bytes = self.base.and_then(|base| base.read(there, &mut self.decoded));
+                    (Object::Base, there.start, bytes)
+                }
+                OperationKind::Write { frame } => {
+                    let place = operation.body.map_or(0, |body| u64::from(body.start));
+                    (Object::Frame(frame), place, self.decoded.get(done_bytes as usize..end as usize))
+                }
+                OperationKind::Keep | OperationKind::Zero => return Ok(()),
+            };
+            let bytes = bytes.ok_or_else(|| Error::damaged(object, place, "it ends in the middle of a chunk"))?;
             let found = Hash::of(bytes);
             if found != *hash {
                 return Err(Error::WrongHash { object, offset_bytes: place, expected: *hash, found });
             }
-            pass_on(offset, bytes)?;
-            rest = behind;
-            offset += u64::from(*len_bytes);
-            place += u64::from(*len_bytes);
+            pass_on(operation.extent.start + done_bytes, bytes)?;
+            done_bytes = end;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@ mod holes;
 
 use std::{fs::File, os::unix::fs::MetadataExt, path::Path};
 
-use memmap2::{Advice, Mmap};
+use memmap2::Mmap;
 
 pub use extent::Extent;
 pub(crate) use extent::{Piece, clip, intersects, normalise, pieces, slices};
@@ -79,6 +79,37 @@ impl Image {
         self.map.get(start..end)
     }
 
+    /// The bytes of `extent`, or `None` where it leaves the image. Where it has holes, data and zeros are put together in `scratch`: no page of a hole is
+    /// touched, which would cost a fault and memory for each.
+    pub(crate) fn read<'b>(&'b self, extent: Extent, scratch: &'b mut Vec<u8>) -> Option<&'b [u8]> {
+        if clip(&self.data, extent).next() == Some(extent) {
+            return self.get(extent);
+        }
+        scratch.clear();
+        scratch.resize(self.get(extent)?.len(), 0);
+        for data in clip(&self.data, extent) {
+            let start = (data.start - extent.start) as usize;
+            let bytes = self.get(data)?;
+            scratch.get_mut(start..start + bytes.len())?.copy_from_slice(bytes);
+        }
+        Some(scratch)
+    }
+
+    /// Whether the image has exactly these bytes at `extent`.
+    pub(crate) fn has(&self, extent: Extent, bytes: &[u8]) -> bool {
+        match self.is_hole(extent) {
+            true => extent.end <= self.len_bytes() && is_zero(bytes),
+            false => self.get(extent) == Some(bytes),
+        }
+    }
+
+    /// From the first to the last byte of data within `extent`.
+    pub(crate) fn data_within(&self, extent: Extent) -> Option<Extent> {
+        let first = clip(&self.data, extent).next()?;
+        let last = clip(&self.data, extent).last()?;
+        Some(Extent::new(first.start, last.end))
+    }
+
     /// Whether no byte of `extent` is allocated.
     pub(crate) fn is_hole(&self, extent: Extent) -> bool {
         !intersects(&self.data, extent)
@@ -87,12 +118,6 @@ impl Image {
     /// Whether `extent` reads as zeros. Holes in it are not touched.
     pub(crate) fn is_zero(&self, extent: Extent) -> bool {
         clip(&self.data, extent).all(|data| self.get(data).is_some_and(is_zero))
-    }
-
-    /// Maps the pages of `extent` at one go. Only ever makes the reads that follow faster, so a refusal is nobody's concern.
-    pub(crate) fn populate(&self, extent: Extent) {
-        let start = extent.start & !4095;
-        let _ = self.map.advise_range(Advice::PopulateRead, start as usize, (extent.end - start) as usize);
     }
 }
 

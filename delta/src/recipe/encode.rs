@@ -47,9 +47,11 @@ pub fn encode(
         let batch = take_batch(&mut steps);
         let Some(last) = batch.last() else { break };
         let bodies: Vec<&Step> = batch.iter().filter(|step| is_new(step)).collect();
-        let mut coded = parallel::map(bodies.len(), Encoder::new, |encoder, number| {
-            Ok(code(encoder, base_image, new, bodies[number].extent))
-        })?
+        let mut coded = parallel::map(
+            bodies.len(),
+            || (Encoder::new(), Vec::new()),
+            |(encoder, scratch), number| Ok(code(encoder, scratch, base_image, new, bodies[number].extent)),
+        )?
         .into_iter();
         for step in &batch {
             let (record, body) = match step.source {
@@ -113,12 +115,18 @@ fn take_batch(steps: &mut Steps<'_>) -> Vec<Step> {
     batch
 }
 
-/// Codes new bytes: against what the base has at the same place, if that is anything but zeros; as they are, if they do not shrink.
-fn code<'a>(encoder: &mut Encoder<'a>, base: Option<&'a Image>, new: &Image, extent: Extent) -> (Coding, Vec<u8>) {
-    let bytes = new.get(extent).unwrap_or_default();
+/// Codes new bytes: against the data that the base has at the same place, if that is anything but zeros; as they are, if they do not shrink.
+fn code<'a>(
+    encoder: &mut Encoder<'a>,
+    scratch: &mut Vec<u8>,
+    base: Option<&'a Image>,
+    new: &Image,
+    extent: Extent,
+) -> (Coding, Vec<u8>) {
+    let bytes = new.read(extent, scratch).unwrap_or_default();
     let prefix = base.and_then(|base| {
-        let there = extent.and(Extent::new(0, base.len_bytes()));
-        if there.is_empty() || base.is_zero(there) {
+        let there = base.data_within(extent)?;
+        if base.is_zero(there) {
             return None;
         }
         Some((there, base.get(there)?))

@@ -29,12 +29,6 @@ pub(super) fn changed_extents(base: &Image, new: &Image) -> Result<Vec<Extent>> 
 }
 
 fn compare_piece(base: &Image, new: &Image, piece: Piece, changed: &mut Vec<Extent>) {
-    if piece.left_data {
-        base.populate(piece.extent);
-    }
-    if piece.right_data {
-        new.populate(piece.extent);
-    }
     let mut start = piece.extent.start;
     while start < piece.extent.end {
         let end = (start / BLOCK_BYTES + 1) * BLOCK_BYTES;

@@ -28,7 +28,7 @@ pub(super) fn scan(image: &Image) -> Result<Manifest> {
 }
 
 fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent]) -> Result<Manifest> {
-    let cutter = cutter(new.as_slice());
+    let mut scratch = Vec::new();
     let len = new.len_bytes();
     let mut chunks = Vec::new();
     let mut to_hash = Vec::new();
@@ -55,30 +55,28 @@ fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent]) -> Result<Manif
             continue;
         }
 
-        let window = Extent::new(position, position + u64::from(CHUNK_BYTES_MAX));
-        let (len_bytes, hash) = if window.end <= len && new.is_hole(window) {
+        // A cut depends on nothing behind the largest chunk.
+        let window = Extent::new(position, len.min(position + u64::from(CHUNK_BYTES_MAX)));
+        let (len_bytes, hash) = if window.len_bytes() == u64::from(CHUNK_BYTES_MAX) && new.is_hole(window) {
             // Zeros have no cut points: the chunker would give the largest chunk.
             (CHUNK_BYTES_MAX, Hash::of_zeros(CHUNK_BYTES_MAX))
         } else {
-            let (_, end) = cutter.cut(position as usize, (len - position) as usize);
-            to_hash.push((chunks.len(), Extent::new(position, end as u64)));
-            ((end as u64 - position) as u32, Hash::from_bytes([0; 32]))
+            let bytes = new.read(window, &mut scratch).unwrap_or_default();
+            let (_, len_bytes) = cutter(bytes).cut(0, bytes.len());
+            to_hash.push((chunks.len(), Extent::new(position, position + len_bytes as u64)));
+            (len_bytes as u32, Hash::from_bytes([0; 32]))
         };
         chunks.push(Chunk { hash, len_bytes });
         position += u64::from(len_bytes);
     }
 
-    let hashes = parallel::map(
-        to_hash.len().div_ceil(HASH_BATCH),
-        || (),
-        |(), number| {
-            let first = number * HASH_BATCH;
-            let batch = to_hash.iter().skip(first).take(HASH_BATCH);
-            Ok(batch
-                .map(|(index, extent)| (*index, Hash::of(new.get(*extent).unwrap_or_default())))
-                .collect::<Vec<_>>())
-        },
-    )?;
+    let hashes = parallel::map(to_hash.len().div_ceil(HASH_BATCH), Vec::new, |scratch, number| {
+        let first = number * HASH_BATCH;
+        let batch = to_hash.iter().skip(first).take(HASH_BATCH);
+        Ok(batch
+            .map(|(index, extent)| (*index, Hash::of(new.read(*extent, scratch).unwrap_or_default())))
+            .collect::<Vec<_>>())
+    })?;
     for (index, hash) in hashes.into_iter().flatten() {
         chunks[index].hash = hash;
     }
