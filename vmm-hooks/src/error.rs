@@ -58,14 +58,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A socket would have a name that the kernel can't take.
-    #[error("socket path {} has {len_bytes} bytes, at most {} fit: use a directory with a shorter path", path.display(), crate::SOCKET_PATH_BYTES_MAX)]
-    SocketPath {
-        /// The path.
-        path: PathBuf,
-        /// Its length.
-        len_bytes: usize,
-    },
     /// The machine's directory belongs to a process that runs.
     #[error("machine {name} runs already: process {pid}")]
     AlreadyRunning {
@@ -209,7 +201,7 @@ impl Error {
         match self {
             Error::Binary { .. } | Error::Probe { .. } | Error::NoKvm { .. } => ErrorKind::MissingDependency,
             Error::File { .. } => ErrorKind::MissingDependency,
-            Error::Machine { .. } | Error::SocketPath { .. } => ErrorKind::Refused,
+            Error::Machine { .. } => ErrorKind::Refused,
             Error::AlreadyRunning { .. } | Error::WrongState { .. } => ErrorKind::WrongState,
             Error::Gone { .. } => ErrorKind::Gone,
             Error::Timeout { .. } => ErrorKind::Timeout,

@@ -19,7 +19,7 @@ mod vmm;
 
 pub use error::{Error, ErrorKind, Result};
 pub use limits::{
-    CMDLINE_BYTES_MAX, DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX, SOCKET_PATH_BYTES_MAX,
+    CMDLINE_BYTES_MAX, DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX,
 };
 pub use machine::{Machine, MachineDisk};
 pub use qemu::{Accel, Qemu, QemuConfig};

@@ -13,8 +13,6 @@ pub const DISKS_MAX: usize = 16;
 pub const NAME_BYTES_MAX: usize = 64;
 /// Longest kernel command line, in bytes (x86 `COMMAND_LINE_SIZE` less its NUL).
 pub const CMDLINE_BYTES_MAX: usize = 2047;
-/// Longest path of a Unix socket, in bytes: `sun_path` less its NUL.
-pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Longest line that is read from a monitor.
 pub(crate) const QMP_LINE_BYTES_MAX: usize = 1 << 20;
@@ -37,6 +35,8 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// From the end of a capture to a guest that runs.
 pub(crate) const RESUME_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the same by a daemon that is ending.
+pub(crate) const LAST_RESORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a migration or a status is asked for. The guest stands still meanwhile.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// From `quit` to SIGKILL: closing flushes the disks.

@@ -11,9 +11,10 @@ use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
+use super::emergency;
 use super::guest::Guest;
 use super::qmp_wire::Event;
-use crate::limits::PAUSE_WARNING;
+use crate::limits::{LAST_RESORT_TIMEOUT, PAUSE_WARNING};
 use crate::{Captured, Error, Result, WhilePaused};
 
 pub(super) async fn capture(guest: Arc<Guest>, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
@@ -139,15 +140,32 @@ impl Drop for ResumeOnDrop {
             return;
         };
         tracing::error!(machine = guest.name, "capture broken off: resuming");
-        // At once, for there may be no runtime left to run the task …
-        guest.qmp.fire("cont");
-        // … and with care, for QEMU refuses it while the device state is being saved.
+        let last_resort = LastResort(Some(Arc::clone(&guest)));
+        // A runtime that shuts down drops the task instead of running it, and the last resort with it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = guest.cont().await {
-                    tracing::error!(machine = guest.name, %error, "STILL PAUSED after its capture");
+                let mut last_resort = last_resort;
+                match guest.cont().await {
+                    Ok(()) => last_resort.0 = None,
+                    Err(error) => tracing::error!(machine = guest.name, %error, "not resumed"),
                 }
             });
+        }
+    }
+}
+
+/// Resumes by blocking, when this is dropped: better a daemon that ends late than a guest that stands still.
+struct LastResort(Option<Arc<Guest>>);
+
+impl Drop for LastResort {
+    fn drop(&mut self) {
+        let Some(guest) = self.0.take() else {
+            return;
+        };
+        guest.qmp.hang_up();
+        match emergency::resume(&guest.run, LAST_RESORT_TIMEOUT) {
+            Ok(()) => tracing::warn!(machine = guest.name, "resumed as a last resort"),
+            Err(error) => tracing::error!(machine = guest.name, error, "STILL PAUSED after its capture"),
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Guest {
     pub(super) name: String,
     pub(super) process: Arc<Process>,
     pub(super) qmp: Qmp,
-    run: Arc<RunDir>,
+    pub(super) run: Arc<RunDir>,
     /// Held by whatever stops the vCPUs or lets them go.
     pub(super) turn: Arc<Mutex<()>>,
 }

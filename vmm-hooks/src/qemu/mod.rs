@@ -2,6 +2,7 @@
 
 mod args;
 mod capture;
+mod emergency;
 mod guest;
 mod host;
 mod process;

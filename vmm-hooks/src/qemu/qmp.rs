@@ -95,11 +95,9 @@ impl Qmp {
         self.answer(command, answer, timeout).await
     }
 
-    /// Sends a command without waiting, from wherever: what a drop can do.
-    pub(super) fn fire(&self, command: &'static str) {
-        if self.wire.try_send(&qmp_wire::command(command, Value::Null, u64::MAX), None).is_err() {
-            tracing::warn!(machine = self.name, command, "could not be sent");
-        }
+    /// Makes room for another client. Whoever still has a handle finds the process gone.
+    pub(super) fn hang_up(&self) {
+        let _ = rustix::net::shutdown(&self.wire.stream, rustix::net::Shutdown::Both); // closed already is fine
     }
 
     pub(super) fn events(&self) -> broadcast::Receiver<Event> {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use form_vmm_hooks::{Error, ErrorKind, Qemu, QemuConfig, VmState, Vmm};
@@ -94,7 +95,7 @@ async fn a_process_that_waits_for_a_device_state_is_ended_on_adoption() {
         .spawn()
         .unwrap();
     fs::write(machine.dir.join("pid"), half.id().to_string()).unwrap();
-    while !machine.dir.join("qmp").exists() {
+    while UnixStream::connect(machine.dir.join("qmp")).is_err() {
         assert!(half.try_wait().unwrap().is_none(), "QEMU did not start");
     }
     assert!(qemu().adopt(&machine).await.unwrap().is_none());
