@@ -1,5 +1,8 @@
 //! The serial console: the connection becomes its bytes, both ways.
 
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONNECTION, UPGRADE};
@@ -32,7 +35,7 @@ pub(super) async fn console(State(api): State<Api>, Id(id): Id, mut request: Req
     let incoming = Incoming::read(request).await?;
     api.check_once(&incoming, Subject::Instance(&instance, &cluster), Level::Operator).await?;
     let path = api.core.console(&instance.instance_id).await?;
-    let mut guest = UnixStream::connect(&path).await.map_err(|error| {
+    let mut guest = connect(&path).await.map_err(|error| {
         ApiError::new(ErrorCode::WrongState, format!("the console of {} does not answer", instance.name))
             .cause(error)
             .remedy("is it running? form manage status shows it; a console serves one client at a time")
@@ -45,6 +48,15 @@ pub(super) async fn console(State(api): State<Api>, Id(id): Id, mut request: Req
         }
     });
     Ok(switching(HeaderValue::from_static(PROTOCOL)))
+}
+
+/// Connects by way of the directory's descriptor: a socket's address has 107 bytes, and paths are longer.
+async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    let (Some(dir), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let dir = std::fs::File::open(dir)?;
+    UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name)).await
 }
 
 /// True if the client asks for this protocol.

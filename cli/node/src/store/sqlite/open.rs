@@ -3,8 +3,9 @@
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::store::error::Error;
 use crate::store::limits::BUSY_WAIT;
@@ -61,7 +62,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    use_wal(connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -71,6 +72,19 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
         connection.pragma_update(None, "application_id", APPLICATION)?;
     }
     connection.execute_batch("COMMIT")
+}
+
+/// The one change that SQLite does not wait for: another process may be making it on the same new file.
+fn use_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let until = Instant::now() + BUSY_WAIT;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done.map(drop),
+        }
+    }
 }
 
 fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
@@ -127,6 +141,21 @@ mod tests {
         drop(other);
         let error = open(&path).expect_err("not ours");
         assert!(matches!(error, Error::Open { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn processes_that_meet_at_a_new_file_all_open_it() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("state.db");
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let path = path.clone();
+                std::thread::spawn(move || open(&path).map(drop))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().expect("thread").expect("open");
+        }
     }
 
     #[test]

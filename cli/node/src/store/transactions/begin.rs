@@ -92,6 +92,12 @@ impl Store {
         }
     }
 
+    /// The attempt that a request began, if it did: asked before anything else about a request that comes again.
+    pub async fn attempt_of_request(&self, request_hash: &str) -> Result<Option<String>, Error> {
+        let found = self.read::<RequestRecord>(&keys::request(request_hash)).await?;
+        Ok(found.and_then(|request| request.value.attempt_id))
+    }
+
     async fn seen(&self, request_hash: &str) -> Result<Option<Begin>, Error> {
         let found = self.read::<RequestRecord>(&keys::request(request_hash)).await?;
         Ok(found.map(|request| match request.value.attempt_id {

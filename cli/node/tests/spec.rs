@@ -1,0 +1,130 @@
+//! The instance spec: what is read, and what is refused with which word.
+
+use form_node::ErrorCode;
+use form_node::spec::{InstanceSpec, VmmKind};
+
+const GOOD: &str = r#"
+vmm = "qemu"
+memory = "512MiB"
+kernel = "/boot/vmlinuz"
+initrd = "/boot/initrd.img"
+cmdline = "console=ttyS0 root=/dev/vda rw"
+
+[[disk]]
+name = "disk0"
+path = "/srv/root.raw"
+
+[network]
+mac = "52:54:00:AA:bb:01"
+"#;
+
+#[test]
+fn a_spec_is_read() {
+    let spec = InstanceSpec::parse(GOOD).expect("good");
+    assert_eq!((spec.vmm, spec.memory_bytes, spec.vcpus), (VmmKind::Qemu, 512 << 20, 1));
+    assert_eq!(spec.kernel.to_str(), Some("/boot/vmlinuz"));
+    assert_eq!(spec.initrd.as_deref().and_then(|p| p.to_str()), Some("/boot/initrd.img"));
+    assert_eq!(spec.cmdline, "console=ttyS0 root=/dev/vda rw");
+    assert_eq!(spec.disks.len(), 1);
+    assert_eq!((spec.disks[0].name.as_str(), spec.disks[0].template.to_str()), ("disk0", Some("/srv/root.raw")));
+    assert_eq!(spec.mac.as_deref(), Some("52:54:00:aa:bb:01"));
+    let kept = serde_json::to_string(&spec).expect("json");
+    assert_eq!(serde_json::from_str::<InstanceSpec>(&kept).expect("json"), spec);
+    let least = InstanceSpec::parse("vmm = \"qemu\"\nmemory = \"32MiB\"\nkernel = \"/k\"").expect("the least there is");
+    assert_eq!((least.initrd, least.cmdline.as_str(), least.disks.len(), least.mac), (None, "", 0, None));
+}
+
+#[test]
+fn the_example_of_the_documentation_is_good() {
+    let text = include_str!("../../../docs/instance-spec.md");
+    let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    InstanceSpec::parse(example).expect("good");
+}
+
+#[test]
+fn what_can_not_be_done_is_refused_by_name() {
+    use ErrorCode::{BadRequest, Unsupported};
+    let one_more = GOOD.replace("[network]", "[[disk]]\nname = \"disk0\"\npath = \"/srv/b.raw\"\n[network]");
+    let many: String = (0..17).map(|n| format!("[[disk]]\nname = \"d{n}\"\npath = \"/srv/{n}.raw\"\n")).collect();
+    let many = GOOD.replace("[network]", &format!("{many}[network]"));
+    let cases = [
+        (GOOD.replace("\"qemu\"", "\"firecracker\""), Unsupported, "firecracker"),
+        (GOOD.replace("\"qemu\"", "\"cloud-hypervisor\""), Unsupported, "cloud-hypervisor"),
+        (GOOD.replace("\"qemu\"", "\"xen\""), BadRequest, "xen"),
+        (GOOD.replace("512MiB", "4GiB"), Unsupported, "PCI hole"),
+        (GOOD.replace("512MiB", "2816MiB"), Unsupported, "PCI hole"),
+        (GOOD.replace("512MiB", "8MiB"), BadRequest, "too little"),
+        (GOOD.replace("512MiB", "524290KiB"), BadRequest, "whole number of MiB"),
+        (GOOD.replace("512MiB", "512M"), BadRequest, "512M"),
+        (format!("vcpus = 2\n{GOOD}"), Unsupported, "2 virtual CPUs"),
+        (format!("vcpus = 0\n{GOOD}"), Unsupported, "0 virtual CPUs"),
+        (format!("passthrough = [\"0000:01:00.0\"]\n{GOOD}"), Unsupported, "host device"),
+        (GOOD.replace("/srv/root.raw\"", "/srv/root.qcow2\"\nformat = \"qcow2\""), Unsupported, "qcow2"),
+        (GOOD.replace("/srv/root.raw\"", "/srv/root\"\nformat = \"iso\""), BadRequest, "iso"),
+        (GOOD.replace("/srv/root.raw\"", "/srv/root.raw\"\ncommit = \"kept\""), Unsupported, "kept"),
+        (GOOD.replace("/srv/root.raw\"", "/srv/root.raw\"\ncommit = \"no\""), BadRequest, "commit"),
+        (GOOD.replace("/srv/root.raw", "root.raw"), BadRequest, "absolute"),
+        (GOOD.replace("/boot/vmlinuz", "vmlinuz"), BadRequest, "kernel"),
+        (GOOD.replace("disk0", "memory"), BadRequest, "memory"),
+        (GOOD.replace("disk0", "../x"), BadRequest, "../x"),
+        (GOOD.replace("console=", "a\\nb="), BadRequest, "control character"),
+        (GOOD.replace("52:54:00:AA:bb:01", "53:54:00:aa:bb:01"), BadRequest, "network.mac"),
+        (GOOD.replace("52:54:00:AA:bb:01", "52:54:00:aa:bb"), BadRequest, "network.mac"),
+        (GOOD.replace("vmm", "vmn"), BadRequest, "vmn"),
+        (GOOD.replace("name = \"disk0\"", "name = \"disk0\"\nsize = \"1GiB\""), BadRequest, "size"),
+        (GOOD.replace("kernel", "# kernel"), BadRequest, "kernel"),
+        (one_more, BadRequest, "disk0"),
+        (many, BadRequest, "18 disks"),
+        ("x".repeat(100_000), BadRequest, "100000 bytes"),
+    ];
+    for (text, code, word) in cases {
+        let error = InstanceSpec::parse(&text).expect_err(word);
+        let said = format!(
+            "{} {} {}",
+            error.message,
+            error.cause.clone().unwrap_or_default(),
+            error.remedy.clone().unwrap_or_default()
+        );
+        assert_eq!(error.code, code, "{said}");
+        assert!(said.contains(word), "{word:?} is not in {said:?}");
+    }
+}
+
+#[test]
+fn the_files_must_be_there_and_raw() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let spec = |kernel: &str, disk: &str| {
+        let text = GOOD
+            .replace("/boot/vmlinuz", &path(kernel))
+            .replace("/boot/initrd.img", &path("initrd"))
+            .replace("/srv/root.raw", &path(disk));
+        InstanceSpec::parse(&text).expect("good")
+    };
+    let write = |name: &str, bytes: &[u8]| std::fs::write(path(name), bytes).expect("write");
+    write("kernel", b"k");
+    write("raw", &[0; 1024]);
+    write("odd", &[0; 1000]);
+    write("empty", b"");
+    write("qcow2", b"QFI\xfb\0\0\0\x03");
+    std::fs::create_dir(path("directory")).expect("mkdir");
+
+    let error = spec("kernel", "raw").check_boot_files().expect_err("no initrd");
+    assert_eq!(error.code, ErrorCode::MissingDependency);
+    write("initrd", b"i");
+    spec("kernel", "raw").check_boot_files().expect("all there");
+    let error = spec("no-kernel", "raw").check_boot_files().expect_err("no kernel");
+    assert_eq!(error.code, ErrorCode::MissingDependency);
+    assert!(error.message.contains("no-kernel"), "{}", error.message);
+
+    spec("kernel", "raw").check_disk_templates().expect("raw");
+    for (disk, code) in [
+        ("no-disk", ErrorCode::MissingDependency),
+        ("qcow2", ErrorCode::Unsupported),
+        ("directory", ErrorCode::Unsupported),
+        ("odd", ErrorCode::BadRequest),
+        ("empty", ErrorCode::BadRequest),
+    ] {
+        assert_eq!(spec("kernel", disk).check_disk_templates().expect_err(disk).code, code, "{disk}");
+    }
+}
