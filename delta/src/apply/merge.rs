@@ -5,7 +5,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::Writer;
+use super::{Calls, Writer};
 use crate::{
     Extent, Image, Result,
     error::{Error, Object},
@@ -30,7 +30,7 @@ pub(super) struct Merger<'a> {
 #[derive(Default)]
 pub(super) struct Merged {
     pub(super) bytes_written: u64,
-    pub(super) writes: u64,
+    pub(super) calls: Calls,
     pub(super) holes_punched: u64,
 }
 
@@ -81,7 +81,7 @@ impl<'a> Merger<'a> {
         let hole = self.hole;
         self.punch(hole)?;
         self.flush()?;
-        self.merged.writes = self.writer.finish()?;
+        self.merged.calls = self.writer.finish()?;
         Ok(self.merged)
     }
 

@@ -22,8 +22,15 @@ trait Writer {
     /// Writes all of `bytes` at `offset`, at once or later. The first error may come with a later call.
     fn write(&mut self, offset: u64, bytes: Vec<u8>) -> Result<()>;
 
-    /// Waits until all is written, then makes it durable: the one fsync. Returns how many writes there were.
-    fn finish(&mut self) -> Result<u64>;
+    /// Waits until all is written, then makes it durable: the one fsync. Returns what was asked of the system.
+    fn finish(&mut self) -> Result<Calls>;
+}
+
+/// Calls counted where they are made.
+#[derive(Debug, Clone, Copy, Default)]
+struct Calls {
+    writes: u64,
+    fsyncs: u64,
 }
 
 /// What a rebuild did.
@@ -85,9 +92,9 @@ pub fn apply(
     let merged = merger.finish()?;
     Ok(Applied {
         bytes_written: merged.bytes_written,
-        writes: merged.writes,
+        writes: merged.calls.writes,
         holes_punched: merged.holes_punched,
-        fsyncs: 1,
+        fsyncs: merged.calls.fsyncs,
         engine,
         fell_back,
     })

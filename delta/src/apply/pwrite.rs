@@ -1,6 +1,6 @@
 use std::{fs::File, os::unix::fs::FileExt};
 
-use super::Writer;
+use super::{Calls, Writer};
 use crate::{
     Result,
     error::{Error, Object},
@@ -10,12 +10,12 @@ use crate::{
 pub(super) struct Pwrite<'a> {
     file: &'a File,
     spare: Vec<u8>,
-    writes: u64,
+    calls: Calls,
 }
 
 impl<'a> Pwrite<'a> {
     pub(super) fn new(file: &'a File) -> Pwrite<'a> {
-        Pwrite { file, spare: Vec::new(), writes: 0 }
+        Pwrite { file, spare: Vec::new(), calls: Calls::default() }
     }
 }
 
@@ -26,14 +26,15 @@ impl Writer for Pwrite<'_> {
 
     fn write(&mut self, offset: u64, mut bytes: Vec<u8>) -> Result<()> {
         self.file.write_all_at(&bytes, offset).map_err(Error::io("write", Object::Output))?;
-        self.writes += 1;
+        self.calls.writes += 1;
         bytes.clear();
         self.spare = bytes;
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<u64> {
+    fn finish(&mut self) -> Result<Calls> {
         self.file.sync_all().map_err(Error::io("make durable", Object::Output))?;
-        Ok(self.writes)
+        self.calls.fsyncs += 1;
+        Ok(self.calls)
     }
 }

@@ -4,7 +4,7 @@ use std::{fs::File, io, mem, os::fd::AsRawFd};
 
 use io_uring::{IoUring, opcode, types::Fd};
 
-use super::Writer;
+use super::{Calls, Writer};
 use crate::{
     Result,
     error::{Error, Object},
@@ -24,7 +24,7 @@ pub(super) struct Uring<'a> {
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     spare: Vec<Vec<u8>>,
-    writes: u64,
+    calls: Calls,
 }
 
 struct Slot {
@@ -42,7 +42,7 @@ impl<'a> Uring<'a> {
             slots: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
             spare: Vec::new(),
-            writes: 0,
+            calls: Calls::default(),
         })
     }
 
@@ -134,7 +134,7 @@ impl Writer for Uring<'_> {
             }
         };
         self.slots[number] = Some(Slot { bytes, offset, done: 0 });
-        self.writes += 1;
+        self.calls.writes += 1;
         self.queue(number);
         // Half a queue at a time keeps the kernel busy without a system call for each write.
         match self.free.len() == self.slots.len() / 2 {
@@ -143,7 +143,7 @@ impl Writer for Uring<'_> {
         }
     }
 
-    fn finish(&mut self) -> Result<u64> {
+    fn finish(&mut self) -> Result<Calls> {
         while self.in_flight() > 0 {
             self.wait()?;
             self.reap()?;
@@ -151,6 +151,7 @@ impl Writer for Uring<'_> {
         let fsync = opcode::Fsync::new(Fd(self.file.as_raw_fd())).build().user_data(FSYNC);
         // SAFETY: an fsync has no buffer; the descriptor lives as long as `self`.
         unsafe { self.ring.submission().push(&fsync) }.expect("nothing else is queued any more");
+        self.calls.fsyncs += 1;
         let result = loop {
             self.wait()?;
             if let Some(entry) = self.ring.completion().next() {
@@ -158,7 +159,7 @@ impl Writer for Uring<'_> {
             }
         };
         match result {
-            0 => Ok(self.writes),
+            0 => Ok(self.calls),
             refused => Err(Error::io("make durable", Object::Output)(io::Error::from_raw_os_error(-refused))),
         }
     }
