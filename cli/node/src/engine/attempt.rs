@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use form_proto::{AttemptId, Member};
 use form_transport::{NodeId, PeerAddr, SocketBytes};
@@ -31,6 +31,7 @@ pub(crate) struct Attempt {
     pub(crate) signer: Address,
     pub(crate) request: SignedRequest,
     pub(crate) description: String,
+    pub(crate) timeout: Duration,
     pub(crate) events: EventLog,
     pub(crate) capture: OnceLock<Capture>,
     fits: Mutex<HashMap<Member, Fit>>,
@@ -46,6 +47,7 @@ impl Attempt {
         members: Vec<MemberInfo>,
         (signer, request): (Address, SignedRequest),
         description: String,
+        timeout: Duration,
         socket_bytes: impl Fn(NodeId) -> SocketBytes,
     ) -> Self {
         let before = members.iter().map(|m| (m.peer.id, socket_bytes(m.peer.id))).collect();
@@ -69,6 +71,7 @@ impl Attempt {
             signer,
             request,
             description,
+            timeout,
             events: EventLog::new(),
             capture: OnceLock::new(),
             fits: Mutex::default(),

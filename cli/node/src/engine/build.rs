@@ -103,7 +103,6 @@ fn rebuild(
     let out = match base {
         None => create_file(image).map_err(|e| ApiError::io("make", image, &e))?,
         Some(base) => {
-            progress("clone", 0, 0);
             let kind = form_delta::clone_image(&base.path, image).map_err(fail)?;
             if let CloneKind::Copy { bytes } = kind {
                 tracing::debug!(artifact = build.artifact, bytes, "no reflink here: the base was copied");

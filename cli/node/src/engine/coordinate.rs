@@ -127,10 +127,7 @@ fn entered(node: &Arc<Node>, attempt: &Arc<Attempt>, phase: Phase) {
             attempt.enter("finalize");
         }
         Phase::Finalize(Outcome::Aborted) => {
-            attempt.events.failed(
-                ApiError::new(ErrorCode::Aborted, "the commit was aborted; every instance runs what it ran before")
-                    .remedy("`form manage status` says what state the cluster is in; commit again"),
-            );
+            attempt.events.failed(aborted(attempt));
             attempt.enter("undo");
         }
         Phase::Settled(outcome) => {
@@ -194,6 +191,17 @@ fn send(node: &Arc<Node>, attempt: &Arc<Attempt>, member: Member, message: Messa
             }
         }
     });
+}
+
+/// Nobody else has given a reason: it took too long, or it was cancelled.
+fn aborted(attempt: &Attempt) -> ApiError {
+    let error = ApiError::new(ErrorCode::Aborted, "the commit was aborted; every instance runs what it ran before");
+    if Duration::from_millis(attempt.events.elapsed_ms()) >= attempt.timeout {
+        return error
+            .cause(format!("it was not committed within {} s", attempt.timeout.as_secs()))
+            .remedy("commit again, with a longer --timeout");
+    }
+    error.remedy("see the log of the node that coordinated it, then commit again")
 }
 
 fn lease_lost(error: Option<store::Error>) -> ApiError {

@@ -131,7 +131,9 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     let transport = node.transport()?;
     let signed = (intent.signer, intent.request);
     let accepted = accepted(record.attempt_id.clone());
-    let attempt = Attempt::new(id, record, members, signed, intent.description, |peer| transport.socket_bytes(peer));
+    let attempt = Attempt::new(id, record, members, signed, intent.description, intent.timeout, |peer| {
+        transport.socket_bytes(peer)
+    });
     let attempt = Arc::new(attempt);
     coordinate::keep_lock(node, &attempt, LEASE_RENEW);
     node.add_attempt(attempt);

@@ -50,6 +50,8 @@ pub(crate) struct Node {
     outgoing: Mutex<HashMap<[u8; 16], Arc<Outgoing>>>,
     /// Instances that an attempt holds: their lifecycle stands still.
     busy: Mutex<HashMap<String, AttemptId>>,
+    /// Two instances of one cluster may advance the same base.
+    pub(crate) base_lock: tokio::sync::Mutex<()>,
     started: Instant,
 }
 
@@ -87,6 +89,7 @@ impl Node {
             works: Mutex::default(),
             outgoing: Mutex::default(),
             busy: Mutex::default(),
+            base_lock: tokio::sync::Mutex::default(),
             started: Instant::now(),
         }
     }

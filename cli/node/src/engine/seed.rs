@@ -188,6 +188,7 @@ async fn receive(
         received += built?;
     }
     let (layout, local) = (node.layout.clone(), local.clone());
+    let _alone = node.base_lock.lock().await;
     blocking("put the head's images in place", move || {
         let artifacts = commit.artifacts.iter().map(|a| (a.name.as_str(), a.root));
         bases::advance(&layout, &local.cluster_id, &staging, artifacts)?;

@@ -52,6 +52,7 @@ pub(crate) async fn advance(
 ) -> Result<(), ApiError> {
     let (layout, staging) = (node.layout.clone(), node.layout.staging(task.attempt, instance));
     let (cluster, roots) = (context.cluster.clone(), context.roots.clone());
+    let _alone = node.base_lock.lock().await;
     blocking("advance the base", move || {
         let mut parsed = Vec::new();
         for (name, root) in &roots {
