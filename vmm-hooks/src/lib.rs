@@ -18,9 +18,7 @@ mod qemu;
 mod vmm;
 
 pub use error::{Error, ErrorKind, Result};
-pub use limits::{
-    CMDLINE_BYTES_MAX, DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX,
-};
+pub use limits::{CMDLINE_BYTES_MAX, DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX};
 pub use machine::{Machine, MachineDisk};
 pub use qemu::{Accel, Qemu, QemuConfig};
 pub use vmm::{Captured, HostFacts, Vm, VmState, Vmm, WhilePaused};
