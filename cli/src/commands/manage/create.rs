@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use form_node::api::types::{CreateRequest, Created};
+use form_node::spec::SPEC_BYTES_MAX;
 use form_node::{ApiError, ErrorCode};
 use hyper::Method;
 
@@ -10,9 +11,6 @@ use crate::commands::session::Session;
 use crate::exit::Stop;
 use crate::output::Output;
 use crate::units::bytes;
-
-/// Longest spec that is sent; a real one has a few hundred bytes.
-const SPEC_BYTES_MAX: u64 = 1 << 20;
 
 /// Make an instance on a node
 ///
@@ -74,7 +72,7 @@ fn read_spec(path: &Path) -> Result<String, ApiError> {
         ApiError::new(ErrorCode::BadRequest, format!("the spec {} can't be read", path.display())).cause(cause)
     };
     let length_bytes = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
-    if length_bytes > SPEC_BYTES_MAX {
+    if length_bytes > SPEC_BYTES_MAX as u64 {
         return Err(unreadable(format!("it has {length_bytes} bytes, more than {SPEC_BYTES_MAX}")));
     }
     std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))
