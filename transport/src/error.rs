@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use crate::{NodeId, limits};
+use crate::{NodeId, limits, wire::CloseCode};
 
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -191,12 +191,15 @@ pub enum ErrorKind {
 impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
+        const DONE: u64 = CloseCode::Done as u64;
         match self {
             Self::TooLarge { .. } => ErrorKind::Limit,
             Self::Malformed { .. } | Self::Truncated { .. } | Self::BadSignature { .. } => ErrorKind::Corrupt,
-            Self::Stream { .. } | Self::ConnectTimeout { .. } | Self::Lost { .. } | Self::SinkClosed => {
-                ErrorKind::Retryable
-            }
+            Self::Stream { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Lost { .. }
+            | Self::Rejected { code: DONE, .. }
+            | Self::SinkClosed => ErrorKind::Retryable,
             Self::KeyFile { .. }
             | Self::KeyExposed { .. }
             | Self::KeyRejected { .. }

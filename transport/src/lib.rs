@@ -15,6 +15,7 @@
 
 mod accept;
 mod commit;
+mod congestion;
 mod envelope;
 mod error;
 mod fetch;

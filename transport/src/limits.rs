@@ -41,6 +41,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(4);
 /// How long closing waits for handlers that are still running, before it drops them.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(5);
+/// How long closing then stays to repeat its farewell to peers that missed it.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
 /// A node key file; a PKCS#8 Ed25519 key has 83 bytes.
 pub const KEY_FILE_BYTES_MAX: u64 = 4 * 1024;

@@ -2,8 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use quinn::{Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, WriteError};
-use rustls::sign::CertifiedKey;
+use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, WriteError};
 use tokio::{
     io::AsyncWriteExt,
     sync::{Mutex, Semaphore},
@@ -13,12 +12,10 @@ use tokio::{
 use crate::{
     BiStream, Error, NodeId, PeerAddr, Result, fetch,
     limits::{CONNECT_TIMEOUT, CONTROL_MESSAGE_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
-    quic, tls,
+    quic::Socket,
+    tls,
     wire::{self, CloseCode, StreamTag},
 };
-
-/// The server name that QUIC's API wants; it is not sent, and nobody reads it.
-const SERVER_NAME: &str = "form";
 
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -30,20 +27,16 @@ pub(crate) struct Link {
 
 impl Link {
     /// Connects, and waits for the peer's word that it trusts us: its header on the control stream.
-    pub(crate) async fn dial(endpoint: &Endpoint, key: &CertifiedKey, peer: PeerAddr) -> Result<Self> {
-        timeout(CONNECT_TIMEOUT, Self::handshake(endpoint, key, peer))
+    pub(crate) async fn dial(socket: &Socket, peer: PeerAddr) -> Result<Self> {
+        timeout(CONNECT_TIMEOUT, Self::handshake(socket, peer))
             .await
             .unwrap_or(Err(Error::ConnectTimeout { peer: peer.id, addr: peer.addr }))
     }
 
-    async fn handshake(endpoint: &Endpoint, key: &CertifiedKey, peer: PeerAddr) -> Result<Self> {
+    async fn handshake(socket: &Socket, peer: PeerAddr) -> Result<Self> {
         const OPERATION: &str = "connect";
         let pin = tls::Pin::new(peer.id);
-        let config = quic::client(key, Arc::clone(&pin))?;
-        let connecting = endpoint.connect_with(config, peer.addr, SERVER_NAME).map_err(|source| match source {
-            quinn::ConnectError::EndpointStopping => Error::Closed,
-            source => Error::Dial { peer: peer.id, addr: peer.addr, source },
-        })?;
+        let connecting = socket.dial(&peer, Arc::clone(&pin))?;
         let connection = connecting.await.map_err(|source| match pin.wrong_key() {
             Some(found) => Error::WrongKey { addr: peer.addr, expected: peer.id, found },
             None => ended(OPERATION, peer.id, source),

@@ -1,49 +1,71 @@
-//! QUIC settings: windows, timeouts, and what lets a peer notice at once that we were restarted.
+//! The QUIC socket: windows, timeouts, and how peers notice at once that we ended or were restarted.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt,
+    ClientConfig, ConnectError, Connecting, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
-use ring::{
-    hmac,
-    rand::{SecureRandom, SystemRandom},
-};
+use quinn_proto::RandomConnectionIdGenerator;
+use ring::hmac;
 use rustls::sign::CertifiedKey;
 
-use crate::{Error, NodeKey, Result, limits, tls};
+use crate::{Error, NodeKey, PeerAddr, Result, congestion::Ending, limits, tls, wire::CloseCode};
 
-/// A socket on `addr` that both listens and dials.
-pub(crate) fn endpoint(addr: SocketAddr, key: &NodeKey, certified: &CertifiedKey) -> Result<Endpoint> {
-    let crypto = QuicServerConfig::try_from(tls::server(certified)?).map_err(no_suite)?;
-    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(transport(limits::UNTRUSTED_WINDOW_BYTES));
-    server.max_incoming(limits::HANDSHAKES_MAX);
+/// The server name that QUIC's API wants; it is not sent, and nobody reads it.
+const SERVER_NAME: &str = "form";
 
-    // A restarted node no longer knows its old connections. With a reset key that outlives the process
-    // it can tell a peer so in a way that the peer believes (RFC 9000, section 10.3); with a random one
-    // the peer would wait for the idle timeout.
-    let secret = key.derive("form 2026 stateless reset key v1");
-    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice());
-    let mut config = EndpointConfig::new(Arc::new(reset_key));
-    config.cid_generator(|| Box::new(RandomIds(SystemRandom::new())));
-
-    let bind = |source| Error::Bind { addr, source };
-    let socket = std::net::UdpSocket::bind(addr).map_err(bind)?;
-    Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(bind)
+/// A UDP socket that both listens and dials as one node.
+pub(crate) struct Socket {
+    pub(crate) endpoint: Endpoint,
+    certified: CertifiedKey,
+    ending: Ending,
 }
 
-/// Settings for one dial.
-pub(crate) fn client(certified: &CertifiedKey, pin: Arc<tls::Pin>) -> Result<ClientConfig> {
-    let crypto = QuicClientConfig::try_from(tls::client(certified, pin)?).map_err(no_suite)?;
-    let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport(limits::CONNECTION_WINDOW_BYTES));
-    Ok(config)
+impl Socket {
+    pub(crate) fn bind(addr: SocketAddr, key: &NodeKey) -> Result<Self> {
+        let certified = tls::certified_key(key)?;
+        let ending = Ending::default();
+        let crypto = QuicServerConfig::try_from(tls::server(&certified)?).map_err(no_suite)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(transport(limits::UNTRUSTED_WINDOW_BYTES, &ending));
+        server.max_incoming(limits::HANDSHAKES_MAX);
+
+        // A restarted node no longer knows its old connections. With a reset key that outlives the process it can
+        // tell a peer so in a way that the peer believes (RFC 9000, section 10.3), as soon as the peer sends
+        // anything; with a random one the peer would wait for the idle timeout. For the same reason connection ids
+        // hold nothing of this process: packets with ids of a former one are answered, too.
+        let secret = key.derive("form 2026 stateless reset key v1");
+        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice());
+        let mut config = EndpointConfig::new(Arc::new(reset_key));
+        config.cid_generator(|| Box::new(RandomConnectionIdGenerator::default()));
+
+        let failed = |source| Error::Bind { addr, source };
+        let udp = std::net::UdpSocket::bind(addr).map_err(failed)?;
+        let endpoint = Endpoint::new(config, Some(server), udp, Arc::new(TokioRuntime)).map_err(failed)?;
+        Ok(Self { endpoint, certified, ending })
+    }
+
+    /// Begins a handshake. `pin` decides about the key that answers.
+    pub(crate) fn dial(&self, peer: &PeerAddr, pin: Arc<tls::Pin>) -> Result<Connecting> {
+        let crypto = QuicClientConfig::try_from(tls::client(&self.certified, pin)?).map_err(no_suite)?;
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(transport(limits::CONNECTION_WINDOW_BYTES, &self.ending));
+        self.endpoint.connect_with(config, peer.addr, SERVER_NAME).map_err(|source| match source {
+            ConnectError::EndpointStopping => Error::Closed,
+            source => Error::Dial { peer: peer.id, addr: peer.addr, source },
+        })
+    }
+
+    /// Ends all connections and listens no more.
+    pub(crate) fn close(&self) {
+        self.ending.begin();
+        self.endpoint.close(CloseCode::Done.into(), b"the node is shutting down");
+    }
 }
 
-fn transport(window_bytes: u32) -> Arc<TransportConfig> {
+fn transport(window_bytes: u32, ending: &Ending) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::STREAMS_MAX))
@@ -52,36 +74,15 @@ fn transport(window_bytes: u32) -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(window_bytes))
         .send_window(u64::from(limits::SEND_WINDOW_BYTES))
+        .congestion_controller_factory(Arc::new(ending.clone()))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL));
     Arc::new(config)
 }
 
 const IDLE_TIMEOUT_MS: u32 = limits::IDLE_TIMEOUT.as_millis() as u32;
-const _: () = assert!(Duration::from_millis(IDLE_TIMEOUT_MS as u64).as_millis() == limits::IDLE_TIMEOUT.as_millis());
+const _: () = assert!(Duration::from_millis(IDLE_TIMEOUT_MS as u64).as_nanos() == limits::IDLE_TIMEOUT.as_nanos());
 
 fn no_suite(_: NoInitialCipherSuite) -> Error {
     Error::Tls(rustls::Error::General("the TLS provider lacks QUIC's initial cipher suite".into()))
-}
-
-/// Connection ids without a key of this process in them, so that packets for a former process are answered.
-struct RandomIds(SystemRandom);
-
-/// RFC 9000, section 5.1, leaves the length open; 8 bytes make a collision negligible.
-const ID_BYTES: usize = 8;
-
-impl ConnectionIdGenerator for RandomIds {
-    fn generate_cid(&mut self) -> ConnectionId {
-        let mut bytes = [0; ID_BYTES];
-        self.0.fill(&mut bytes).expect("the system gives random bytes, or no connection can be made safely");
-        ConnectionId::new(&bytes)
-    }
-
-    fn cid_len(&self) -> usize {
-        ID_BYTES
-    }
-
-    fn cid_lifetime(&self) -> Option<Duration> {
-        None
-    }
 }

@@ -7,16 +7,14 @@ use std::{
     sync::{Arc, Mutex as SyncMutex, PoisonError},
 };
 
-use quinn::Endpoint;
-use rustls::sign::CertifiedKey;
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 
 use crate::{
     BiStream, Envelope, Error, NodeId, NodeKey, PeerAddr, Result, Service, SocketBytes,
     accept::Listener,
-    limits::{CLOSE_GRACE, FETCH_REQUEST_BYTES_MAX, REQUEST_BYTES_MAX},
+    limits::{CLOSE_LINGER, FETCH_REQUEST_BYTES_MAX, REQUEST_BYTES_MAX},
     link::Link,
-    quic, tls,
+    quic::Socket,
     traffic::Traffic,
     wire::{self, CloseCode},
 };
@@ -26,9 +24,8 @@ use crate::{
 /// For each peer there is at most one dialed connection: made when first needed, kept, and made again
 /// when it is dead. What a peer dialed is used for its calls, what we dialed for ours.
 pub struct Transport {
-    endpoint: Endpoint,
+    socket: Socket,
     local_addr: SocketAddr,
-    key: CertifiedKey,
     service: Arc<dyn Service>,
     traffic: Arc<Traffic>,
     links: SyncMutex<HashMap<NodeId, Slot>>,
@@ -42,20 +39,18 @@ impl Transport {
     /// Listens on `addr` (UDP; port 0 takes a free one) and serves peers from then on. Call it inside a
     /// tokio runtime.
     pub fn bind(addr: SocketAddr, key: &NodeKey, service: Arc<dyn Service>) -> Result<Self> {
-        let certified = tls::certified_key(key)?;
-        let endpoint = quic::endpoint(addr, key, &certified)?;
-        let local_addr = endpoint.local_addr().map_err(|source| Error::Bind { addr, source })?;
+        let socket = Socket::bind(addr, key)?;
+        let local_addr = socket.endpoint.local_addr().map_err(|source| Error::Bind { addr, source })?;
         let traffic = Arc::new(Traffic::default());
         let listener = Arc::new(Listener {
             service: Arc::clone(&service),
             traffic: Arc::clone(&traffic),
             inbound: Default::default(),
         });
-        let listening = tokio::spawn(listener.run(endpoint.clone()));
+        let listening = tokio::spawn(listener.run(socket.endpoint.clone()));
         Ok(Self {
-            endpoint,
+            socket,
             local_addr,
-            key: certified,
             service,
             traffic,
             links: SyncMutex::default(),
@@ -115,7 +110,7 @@ impl Transport {
     /// Ends all connections, tells the peers, and waits until handlers have returned, for a while. The
     /// address is free again once the transport is dropped as well.
     pub async fn close(&self) {
-        self.end();
+        self.socket.close();
         let listening = {
             let mut slot = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
             slot.take()
@@ -124,13 +119,8 @@ impl Transport {
             // The task bounds its own end. That it panicked was said where it happened.
             let _ = task.await;
         }
-        // Peers that are gone do not confirm the end; they are not waited for.
-        let _ = timeout(CLOSE_GRACE, self.endpoint.wait_idle()).await;
-    }
-
-    fn end(&self) {
-        let reason = b"the node is shutting down";
-        self.endpoint.close(CloseCode::Done.into(), reason);
+        // Peers that are gone do not confirm the end; they are not waited for any longer.
+        let _ = timeout(CLOSE_LINGER, self.socket.endpoint.wait_idle()).await;
     }
 
     /// The dialed connection to a peer.
@@ -159,7 +149,7 @@ impl Transport {
     }
 
     pub(crate) async fn dial_anew(&self, to: &PeerAddr) -> Result<Arc<Link>> {
-        let link = Link::dial(&self.endpoint, &self.key, *to).await?;
+        let link = Link::dial(&self.socket, *to).await?;
         self.traffic.watch(to.id, link.connection());
         Ok(Arc::new(link))
     }
@@ -167,7 +157,7 @@ impl Transport {
 
 impl Drop for Transport {
     fn drop(&mut self) {
-        self.end();
+        self.socket.close();
     }
 }
 

@@ -248,3 +248,18 @@ fn what_is_no_valid_offer() {
     bytes[at..at + 4].fill(0xff);
     assert_eq!(Offer::decode(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
 }
+
+/// PROTOCOL.md shows these very bytes.
+#[test]
+fn the_documented_examples_are_the_golden_bytes() {
+    let examples: Vec<String> = include_str!("../PROTOCOL.md")
+        .split("```hex\n")
+        .skip(1)
+        .map(|rest| {
+            let block = rest.split("```").next().unwrap();
+            let bytes = block.lines().flat_map(|line| line.split('#').next().unwrap().split_whitespace());
+            bytes.collect()
+        })
+        .collect();
+    assert_eq!(examples, [format!("0101{CONTROL_BLOCK}"), COMMIT.to_owned()]);
+}

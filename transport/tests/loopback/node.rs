@@ -88,6 +88,14 @@ impl Node {
         PeerAddr { id: self.key.id(), addr: self.transport.local_addr() }
     }
 
+    /// The same key, for the same node after a restart.
+    pub(crate) fn copy_of_key(&self) -> NodeKey {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        self.key.save(&path).unwrap();
+        NodeKey::load(&path).unwrap()
+    }
+
     pub(crate) async fn next_message(&mut self) -> Envelope {
         self.messages.recv().await.unwrap().1
     }

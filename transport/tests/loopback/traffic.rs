@@ -39,10 +39,13 @@ async fn socket_bytes_add_up_over_connections_and_tell_peers_apart() {
     assert!(both.received >= first.received + 100_000 && both.sent >= first.sent + 100_000, "{both:?}");
     assert_eq!(a.transport.socket_bytes(c.key.id()), SocketBytes::default());
 
-    let (b_id, b_peer) = (b.key.id(), b.peer());
+    let (b_id, b_peer, b_key) = (b.key.id(), b.peer(), b.copy_of_key());
     stop([b]).await;
-    a.transport.request(&b_peer, Vec::new()).await.unwrap_err();
+    let b = Node::start_as(b_key, b_peer.addr);
+    b.knows(&a);
+    a.transport.request(&b_peer, vec![1; 100_000]).await.unwrap();
     let after = a.transport.socket_bytes(b_id);
-    assert!(after.sent >= both.sent && after.received >= both.received, "a connection that ended is forgotten");
-    stop([a, c]).await;
+    assert!(after.sent >= both.sent + 100_000, "what a connection that ended has carried is forgotten");
+    assert!(b.transport.socket_bytes(a.key.id()).received < 200_000, "a new transport counts from zero");
+    stop([a, b, c]).await;
 }
