@@ -3,11 +3,15 @@
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONNECTION, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustix::fs::{Mode, OFlags};
 use tokio::io::copy_bidirectional;
 use tokio::net::UnixStream;
 
@@ -57,6 +61,16 @@ async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     };
     let dir = std::fs::File::open(dir)?;
     UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name)).await
+}
+
+/// Connects to a socket by a short name: its address has 107 bytes, and an ordinary data directory with its ids more.
+async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let directory = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    UnixStream::connect(short).await
 }
 
 /// True if the client asks for this protocol.

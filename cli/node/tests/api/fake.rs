@@ -78,7 +78,7 @@ pub(crate) async fn nodes(count: u32) -> Nodes {
             other: Other::new(),
         };
         store.put_node(&record).await.expect("enrol");
-        node.transport.set(transport).ok().expect("once");
+        node.transport.set(transport).expect("once");
         let instance = InstanceRecord::new(&id(n), &format!("vm-{n}"), &key.id().to_string(), CLUSTER, owner(), 1);
         if n == 1 {
             assert_eq!(store.create_instance(instance).await.expect("create"), CreateInstance::Created);
