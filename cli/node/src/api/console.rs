@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::header::{CONNECTION, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustix::fs::{Mode, OFlags};
 use tokio::io::copy_bidirectional;
 use tokio::net::UnixStream;
 
@@ -50,4 +51,33 @@ pub(super) async fn console(State(api): State<Api>, Id(id): Id, mut request: Req
     Ok(switching(HeaderValue::from_static(PROTOCOL)))
 }
 
+/// Connects to a socket by a short name: its address has 107 bytes, and an ordinary data directory with its ids more.
+async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let directory = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    UnixStream::connect(short).await
+}
 
+/// True if the client asks for this protocol.
+pub(super) fn is_upgrade_to(headers: &HeaderMap, protocol: &str) -> bool {
+    let named = |name, word: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v: &HeaderValue| v.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
+    };
+    named(CONNECTION, "upgrade") && named(UPGRADE, protocol)
+}
+
+/// 101.
+pub(super) fn switching(protocol: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, protocol);
+    response
+}
