@@ -46,6 +46,14 @@ impl Cluster {
         &mut self.nodes[number - 1]
     }
 
+    /// The same, to look at.
+    ///
+    /// # Panics
+    /// As [`Cluster::node`].
+    pub fn node_ref(&self, number: usize) -> &Node {
+        &self.nodes[number - 1]
+    }
+
     /// `form`, asking that node with the owner's key.
     pub fn form(&self, number: usize) -> Form {
         let (name, value) = &self.key;
