@@ -21,12 +21,14 @@ extern crate alloc;
 
 mod coordinator;
 mod ids;
+mod limits;
 mod message;
 mod participant;
 mod record;
 
 pub use coordinator::{Coordinator, CoordinatorInput, CoordinatorOutput, OutcomeRead, Phase, Plan, StoreReply, Timing};
 pub use ids::{AttemptId, CommitId, Epoch, Member, Millis, Outcome};
-pub use message::{Body, MESSAGE_BYTES_MAX, MESSAGE_VERSION, Message, MessageError, Refusal};
+pub use limits::MESSAGE_BYTES_MAX;
+pub use message::{Body, MESSAGE_VERSION, Message, MessageError, Refusal};
 pub use participant::{Participant, ParticipantInput, ParticipantOutput};
 pub use record::{RECORD_VERSION, Record, RecordError, Settled, Step, Work};

@@ -5,12 +5,11 @@ use alloc::vec::Vec;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+use crate::limits::MESSAGE_BYTES_MAX;
 use crate::{AttemptId, CommitId, Epoch, Outcome};
 
 /// First byte of every encoded message.
 pub const MESSAGE_VERSION: u8 = 1;
-/// No message is longer (bytes, encoded): checked before decoding.
-pub const MESSAGE_BYTES_MAX: usize = 128;
 
 /// One message; the attempt and its epoch are in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
