@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Images made by [`image_pair`] are not longer.
-pub const IMAGE_BYTES_MAX: usize = 4 << 20;
+pub const PAIR_BYTES: usize = 4 << 20;
 
 /// Bytes that do not compress; the same for the same seed.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -90,7 +90,7 @@ fn run(step: &[u8], image: &mut Vec<u8>) {
         6 => drop(image.drain(at..end)),
         _ => image.extend_from_within(at..end),
     }
-    image.truncate(IMAGE_BYTES_MAX);
+    image.truncate(PAIR_BYTES);
 }
 
 /// Diffs, encodes, spools, plans and applies: what comes out must be `new`. Without a base the image is sent in full.
