@@ -85,7 +85,8 @@ fn lint_exceptions_have_reasons() {
     none("allow where expect would do", &lines_that(&files, |_, line| bare(line)));
     let mut without = Vec::new();
     for (name, text) in &files {
-        for (place, _) in text.match_indices("[expect(") {
+        let attributes = text.match_indices("#[expect(").chain(text.match_indices("#![expect("));
+        for (place, _) in attributes {
             let attribute = text[place..].split(")]").next().unwrap_or_default();
             if !attribute.contains("reason =") {
                 without.push(format!("{name}: {attribute}"));
