@@ -9,14 +9,12 @@ use form_proto::{
 
 use super::attempt::Attempt;
 use super::driver::Input;
+use super::limits::LEASE_LEFT_MIN;
 use super::participate::{self, Work};
 use super::{Node, capture, layout, offer, preflight};
 use crate::api::types::AttemptEvent;
 use crate::error::{ApiError, ErrorCode};
 use crate::store;
-
-/// How much of the lock's lease has to be left before anything is paused.
-const LEASE_LEFT_MIN: Duration = Duration::from_secs(5);
 
 /// Starts one effect.
 pub(crate) fn carry_out(node: &Arc<Node>, id: AttemptId, output: CoordinatorOutput) {
@@ -139,7 +137,7 @@ fn entered(node: &Arc<Node>, attempt: &Arc<Attempt>, phase: Phase) {
             let mut summary = attempt.summary().clone();
             summary.total_ms = attempt.events.elapsed_ms();
             if let Some(source) = attempt.members.first() {
-                node.set_busy(&source.instance_id, None);
+                node.set_committing(&source.instance_id, None);
                 if outcome == Outcome::Aborted {
                     let staging = node.layout.staging(attempt.id, &source.instance_id);
                     discard(node, attempt.id, &staging);

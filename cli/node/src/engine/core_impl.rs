@@ -14,6 +14,7 @@ use super::attempt::{Attempt, MemberInfo};
 use super::driver::Input;
 use super::instance::LocalInstance;
 use super::lifecycle::{self, in_attempt, vmm_error};
+use super::limits::{COMMIT_TIMEOUT, LEASE, LEASE_RENEW};
 use super::preflight::vmm_view;
 use super::recover::attempt_id;
 use super::{Node, coordinate, seed};
@@ -23,12 +24,6 @@ use crate::core::{Core, Signed};
 use crate::error::{ApiError, ErrorCode};
 use crate::spec::InstanceSpec;
 use crate::store::{AttemptState, Begin, BeginRequest, ParticipantRecord, Store};
-
-/// An attempt that has not committed by then is aborted, unless the request says otherwise.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
-/// How long the cluster's lock lives without its holder, and how often the holder renews it.
-const LEASE: Duration = Duration::from_secs(15);
-const LEASE_RENEW: Duration = Duration::from_secs(4);
 
 /// A checked wish to commit.
 pub(crate) struct Intent {
@@ -45,6 +40,10 @@ pub(crate) struct Intent {
 
 /// Begins an attempt from an instance of this node.
 pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Intent) -> Result<CommitAccepted, ApiError> {
+    // The same request again is the same attempt, whatever has become of it since.
+    if let Some(attempt_id) = node.store.attempt_of_request(&hex::encode(intent.request_hash)).await? {
+        return again(node, local, attempt_id).await;
+    }
     let vm = node.vms.current(&local.instance_id);
     let running = match &vm {
         Some(vm) => vm.state().await.map_err(vmm_error)? == VmState::Running,
@@ -59,6 +58,14 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     }
     let cluster = node.store.cluster(&local.cluster_id).await?;
     let cluster = cluster.ok_or_else(|| ApiError::internal("begin", "the store does not know the cluster"))?;
+    if cluster.owner != local.owner {
+        return Err(ApiError::new(
+            ErrorCode::NotAllowed,
+            format!("the owner of {} is not the one pinned here", local.name),
+        )
+        .cause(format!("the store names {}, this node knows {}", cluster.owner, local.owner))
+        .remedy("find out who changed the state store"));
+    }
     let mut members = Vec::new();
     let mut participants = Vec::new();
     for id in std::iter::once(&local.instance_id).chain(&intent.targets) {
@@ -99,7 +106,7 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     let conflict = |message: String| ApiError::new(ErrorCode::Conflict, message);
     let record = match node.store.begin(&request).await? {
         Begin::Begun { attempt } => *attempt,
-        Begin::AlreadySeen { attempt_id } => return Ok(accepted(attempt_id)),
+        Begin::AlreadySeen { attempt_id } => return again(node, local, attempt_id).await,
         Begin::Replayed => {
             return Err(
                 ApiError::new(ErrorCode::ReplayedRequest, "this very request was made before").remedy("sign a new one")
@@ -137,9 +144,21 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     let attempt = Arc::new(attempt);
     coordinate::keep_lock(node, &attempt, LEASE_RENEW);
     node.add_attempt(attempt);
-    node.set_busy(&local.instance_id, Some(id));
+    node.set_committing(&local.instance_id, Some(id));
     node.input(Input::Begin(id, Box::new(Coordinator::new(plan))));
     Ok(accepted)
+}
+
+/// The answer to a request that was made before: the attempt that it began.
+async fn again(node: &Arc<Node>, local: &LocalInstance, attempt_id: String) -> Result<CommitAccepted, ApiError> {
+    let record = node.store.attempt(&attempt_id).await?;
+    let mut targets = Vec::new();
+    for participant in record.iter().flat_map(|r| &r.participants).filter(|p| p.instance_id != local.instance_id) {
+        let name = node.store.instance(&participant.instance_id).await?.map(|i| i.name);
+        targets.push(name.unwrap_or_else(|| participant.instance_id.clone()));
+    }
+    let node_id = record.map_or_else(|| node.id().to_string(), |r| r.coordinator);
+    Ok(CommitAccepted { attempt_id, instance_id: local.instance_id.clone(), node_id, targets })
 }
 
 /// The node behind the API.
@@ -284,7 +303,7 @@ impl Core for Engine {
                 targets: request.targets.unwrap_or(siblings),
                 parent: record.current_commit,
                 description,
-                timeout: request.timeout_s.map_or(TIMEOUT, Duration::from_secs),
+                timeout: request.timeout_s.map_or(COMMIT_TIMEOUT, Duration::from_secs),
             },
         )
         .await

@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 
+use super::limits::PROGRESS_INTERVAL;
 use crate::api::types::AttemptEvent;
 use crate::error::ApiError;
-
-/// Progress in bytes is said at most this often for one target and phase; its end always is.
-const BYTES_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Append-only; ends with [`AttemptEvent::Settled`].
 #[derive(Clone)]
@@ -56,7 +54,7 @@ impl EventLog {
         {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            let recent = inner.said.get(&key).is_some_and(|at| now.duration_since(*at) < BYTES_INTERVAL);
+            let recent = inner.said.get(&key).is_some_and(|at| now.duration_since(*at) < PROGRESS_INTERVAL);
             if recent && done < total {
                 return;
             }

@@ -11,8 +11,6 @@ use crate::error::{ApiError, ErrorCode};
 use crate::spec::InstanceSpec;
 use crate::store::{CreateInstance, DeleteInstance, InstanceRecord, InstanceStatus};
 
-/// A device state longer than this is not one of ours: QEMU's takes about 0.5 MiB.
-pub(crate) const DEVICE_STATE_BYTES_MAX: u64 = 64 << 20;
 /// The directory of an instance's first VM.
 pub(crate) const FIRST_LIVE: &str = "vm-0";
 

@@ -17,6 +17,7 @@ mod events;
 mod instance;
 mod layout;
 mod lifecycle;
+mod limits;
 mod node;
 mod offer;
 mod participate;

@@ -48,8 +48,10 @@ pub(crate) struct Node {
     attempts: Mutex<HashMap<AttemptId, Arc<Attempt>>>,
     works: Mutex<HashMap<(String, AttemptId), Arc<Work>>>,
     outgoing: Mutex<HashMap<[u8; 16], Arc<Outgoing>>>,
-    /// Instances that an attempt holds: their lifecycle stands still.
+    /// Instances whose participant is in an attempt, and sources whose attempt is not settled: their lifecycle
+    /// stands still.
     busy: Mutex<HashMap<String, AttemptId>>,
+    committing: Mutex<HashMap<String, AttemptId>>,
     /// Two instances of one cluster may advance the same base.
     pub(crate) base_lock: tokio::sync::Mutex<()>,
     started: Instant,
@@ -71,6 +73,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn set(map: &Mutex<HashMap<String, AttemptId>>, instance: &str, attempt: Option<AttemptId>) {
+    let mut map = lock(map);
+    match attempt {
+        Some(attempt) => map.insert(instance.to_owned(), attempt),
+        None => map.remove(instance),
+    };
+}
+
 impl Node {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { layout, config, key, store, db, vmm, engine, inputs } = parts;
@@ -89,6 +99,7 @@ impl Node {
             works: Mutex::default(),
             outgoing: Mutex::default(),
             busy: Mutex::default(),
+            committing: Mutex::default(),
             base_lock: tokio::sync::Mutex::default(),
             started: Instant::now(),
         }
@@ -162,14 +173,16 @@ impl Node {
     }
 
     pub(crate) fn busy_with(&self, instance: &str) -> Option<AttemptId> {
-        lock(&self.busy).get(instance).copied()
+        let committing = lock(&self.committing).get(instance).copied();
+        committing.or_else(|| lock(&self.busy).get(instance).copied())
     }
 
     pub(crate) fn set_busy(&self, instance: &str, attempt: Option<AttemptId>) {
-        match attempt {
-            Some(attempt) => lock(&self.busy).insert(instance.to_owned(), attempt),
-            None => lock(&self.busy).remove(instance),
-        };
+        set(&self.busy, instance, attempt);
+    }
+
+    pub(crate) fn set_committing(&self, instance: &str, attempt: Option<AttemptId>) {
+        set(&self.committing, instance, attempt);
     }
 
     /// An instance of this node, or the error that says where it is.

@@ -11,6 +11,7 @@ use super::attempt::Attempt;
 use super::build::chain;
 use super::encode::base_for;
 use super::instance::LocalInstance;
+use super::limits::DEVICE_STATE_BYTES_MAX;
 use super::preflight::facts_text;
 use super::{Node, lifecycle};
 use crate::auth::{Expected, Level, SignedRequest, authorise, check_again};
@@ -139,7 +140,7 @@ fn fits_machine(local: &LocalInstance, commit: &Commit) -> Result<(), String> {
     for artifact in &commit.artifacts {
         let known = match artifact.kind {
             ArtifactKind::Memory => artifact.image_len_bytes == local.spec.memory_bytes,
-            ArtifactKind::DeviceState => artifact.image_len_bytes <= lifecycle::DEVICE_STATE_BYTES_MAX,
+            ArtifactKind::DeviceState => artifact.image_len_bytes <= DEVICE_STATE_BYTES_MAX,
             ArtifactKind::Disk => local.spec.disks.iter().any(|d| d.name == artifact.name),
         };
         if !known {

@@ -1,7 +1,7 @@
 //! The participants' effects, and the way of messages between them and coordinators.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use form_proto::{AttemptId, Body, Message, Outcome, ParticipantInput, ParticipantOutput};
 use form_transport::{Envelope, NodeId};
@@ -9,13 +9,11 @@ use form_transport::{Envelope, NodeId};
 use super::attempt::{Attempt, MemberInfo};
 use super::capture::Capture;
 use super::driver::Input;
+use super::limits::PERSIST_RETRY;
 use super::peer::Packet;
 use super::work::{Report, Role, WorkContext};
 use super::{Node, blocking, coordinate, source, target};
 use crate::error::ApiError;
-
-/// A record that could not be written is written again after this: nothing is promised meanwhile.
-const PERSIST_RETRY: Duration = Duration::from_secs(1);
 
 /// What a participant's effects share while they work on one attempt.
 pub(crate) struct Work {

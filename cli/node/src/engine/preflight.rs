@@ -8,13 +8,11 @@ use form_vmm_hooks::{HostFacts, VmState};
 use super::attempt::Attempt;
 use super::build::chain;
 use super::instance::{MEMORY, file_name};
+use super::limits::FREE_BYTES_MIN;
 use super::peer::{Answer, Fit, Preflight, Question};
 use super::{Node, bases, lifecycle};
 use crate::api::types::VmmView;
 use crate::error::{ApiError, ErrorCode};
-
-/// Room that is left free for journals, logs and everybody else, in bytes.
-const FREE_BYTES_MIN: u64 = 64 << 20;
 
 /// Asks one target; an error names it and says what to do.
 pub(crate) async fn ask(node: &Arc<Node>, attempt: &Attempt, member: Member) -> Result<(), ApiError> {

@@ -9,11 +9,13 @@ use std::sync::{Arc, OnceLock};
 use form_transport::{NodeKey, Transport};
 use form_vmm_hooks::{Accel, Qemu, QemuConfig};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::build::chain;
 use super::core_impl::Engine;
 use super::db::NodeDb;
 use super::layout::{Layout, make_dir};
+use super::limits::SHUTDOWN_GRACE;
 use super::node::{Node, Parts};
 use super::serve::Peers;
 use super::{driver, lifecycle, recover};
@@ -127,8 +129,22 @@ pub async fn run(data_dir: &Path, shutdown: impl Future<Output = ()> + Send + 's
     let router = crate::api::router(core);
     let _ = peers.api.set(router.clone());
     tracing::info!(node = %node.id(), api = %node.config.api, quic = %quic, "running");
-    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown).into_future();
+    // Whoever watches an attempt holds a connection open as long as it takes: that must not keep the node.
+    let stop = CancellationToken::new();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            shutdown.await;
+            stop.cancel();
+        }
+    });
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
+    let too_long = async {
+        stop.cancelled().await;
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
+    };
     let ended = tokio::select! {
+        () = too_long => Ok(()),
         served = served => served.map_err(|e| ApiError::internal("serve the API", e)),
         driver = driver => Err(ApiError::internal("run the commit protocol", match driver {
             Ok(()) => "its loop has ended".to_owned(),

@@ -5,7 +5,6 @@
 //! with the source as its only participant.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use form_delta::{FrameIndex, Hash};
 use form_transport::{ArtifactKind, Commit, NodeId};
@@ -15,6 +14,7 @@ use super::build::{Build, build, chain, delta};
 use super::instance::{LocalInstance, file_name};
 use super::layout::make_dir;
 use super::lifecycle::{self, name_taken};
+use super::limits::{COMMIT_TIMEOUT, JOIN_POLL, JOIN_WAIT};
 use super::node::Outgoing;
 use super::peer::{Answer, Question, Seeding};
 use super::serve::ask;
@@ -23,10 +23,6 @@ use crate::auth::{Expected, Level, SignedRequest, authorise, check_again};
 use crate::error::{ApiError, ErrorCode};
 use crate::spec::InstanceSpec;
 use crate::store::{ClusterRecord, InstanceRecord, Join, Outcome};
-
-/// How long a join waits for a commit that is under way.
-const BUSY_WAIT: Duration = Duration::from_secs(60);
-const BUSY_POLL: Duration = Duration::from_millis(200);
 
 /// A joined instance.
 pub(crate) struct Joined {
@@ -42,7 +38,7 @@ pub(crate) async fn join(
     name: &str,
     like: &InstanceRecord,
 ) -> Result<Joined, ApiError> {
-    let deadline = tokio::time::Instant::now() + BUSY_WAIT;
+    let deadline = tokio::time::Instant::now() + JOIN_WAIT;
     loop {
         match try_join(node, request, name, like).await {
             Err(error) if error.code == ErrorCode::Conflict && tokio::time::Instant::now() < deadline => {
@@ -50,7 +46,7 @@ pub(crate) async fn join(
                     return Err(error);
                 }
                 tracing::info!(%error, "joining again");
-                tokio::time::sleep(BUSY_POLL).await;
+                tokio::time::sleep(JOIN_POLL).await;
             }
             done => return done,
         }
@@ -138,13 +134,13 @@ async fn first_commit(
 
 /// The source's base is in place once it has acknowledged.
 async fn settled(node: &Node, attempt: &str) -> Result<(), ApiError> {
-    let deadline = tokio::time::Instant::now() + BUSY_WAIT;
+    let deadline = tokio::time::Instant::now() + JOIN_WAIT;
     while !node.store.attempt(attempt).await?.is_none_or(|a| a.is_settled()) {
         if tokio::time::Instant::now() > deadline {
             return Err(ApiError::new(ErrorCode::Unavailable, "the cluster's first commit does not settle")
                 .remedy("see the log of the source's node, then try again"));
         }
-        tokio::time::sleep(BUSY_POLL).await;
+        tokio::time::sleep(JOIN_POLL).await;
     }
     Ok(())
 }
@@ -262,7 +258,7 @@ pub(crate) async fn origin(node: &Arc<Node>, instance: &str, request: &SignedReq
             targets: Vec::new(),
             parent: None,
             description: "first commit of the cluster, made as an instance joined".into(),
-            timeout: core_impl::TIMEOUT,
+            timeout: COMMIT_TIMEOUT,
         },
     )
     .await?;

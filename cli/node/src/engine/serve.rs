@@ -10,6 +10,7 @@ use form_transport::{BiStream, Envelope, ItemSink, NodeId, PeerAddr, Service};
 
 use super::build::chain;
 use super::driver::Input;
+use super::limits::{ANSWER_TIMEOUT, SEED_TIMEOUT};
 use super::participate::Work;
 use super::peer::{Answer, FetchRequest, Packet, Question};
 use super::{Node, blocking, encode, preflight, seed};
@@ -161,7 +162,14 @@ pub(crate) async fn ask(node: &Arc<Node>, peer: &PeerAddr, question: &Question) 
         return Ok(Box::pin(answer(node, node.id(), question.clone())).await);
     }
     let body = serde_json::to_vec(question).map_err(|e| ApiError::internal("encode a question", e))?;
-    let reply = node.transport()?.request(peer, body).await.map_err(unreachable)?;
+    let limit = if matches!(question, Question::Seed { .. }) { SEED_TIMEOUT } else { ANSWER_TIMEOUT };
+    let reply = tokio::time::timeout(limit, node.transport()?.request(peer, body)).await;
+    let reply = reply.map_err(|_| {
+        ApiError::new(ErrorCode::TargetUnavailable, format!("node {} does not answer", peer.id))
+            .cause(format!("it was asked {} s ago", limit.as_secs()))
+            .remedy("see that node's log, then try again")
+    })?;
+    let reply = reply.map_err(unreachable)?;
     serde_json::from_slice(&reply).map_err(|e| ApiError::internal("read a node's answer", e))
 }
 

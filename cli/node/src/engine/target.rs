@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use form_delta::{Hash, Manifest};
 use form_proto::{AttemptId, Work as Task};
@@ -16,15 +16,13 @@ use super::build::{Build, Progress, build, delta};
 use super::instance::{DEVICE, LocalInstance, MEMORY, file_name};
 use super::layout::{make_dir, remove_dir, sync_dir};
 use super::lifecycle::vmm_error;
+use super::limits::PROGRESS_INTERVAL;
 use super::participate::{Work, post};
 use super::peer::Packet;
 use super::work::WorkContext;
 use super::{Node, blocking, coordinate, offer, source};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::InstanceStatus;
-
-/// Progress is sent to the coordinator at most this often for one phase; its end always is.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The directory of the VM that an attempt would make.
 pub(crate) fn live_name(attempt: AttemptId) -> String {

@@ -1,0 +1,31 @@
+//! Every limit of the engine.
+
+use std::time::Duration;
+
+/// A device state longer than this is not one of ours (QEMU's takes about 0.5 MiB), in bytes.
+pub(crate) const DEVICE_STATE_BYTES_MAX: u64 = 64 << 20;
+/// Room that staging leaves free for journals, logs and everybody else, in bytes.
+pub(crate) const FREE_BYTES_MIN: u64 = 64 << 20;
+
+/// An attempt that has not committed by then is aborted, unless the request says otherwise.
+pub(crate) const COMMIT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long the cluster's lock lives without its holder.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// How often the holder renews it.
+pub(crate) const LEASE_RENEW: Duration = Duration::from_secs(4);
+/// How much of it has to be left before anything is paused.
+pub(crate) const LEASE_LEFT_MIN: Duration = Duration::from_secs(5);
+/// A record that could not be written is written again after this: nothing is promised meanwhile.
+pub(crate) const PERSIST_RETRY: Duration = Duration::from_secs(1);
+/// How long a peer may take to answer a question.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long it may take to get the head's images ready: it encodes them in full.
+pub(crate) const SEED_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a joining instance waits for a commit that is under way.
+pub(crate) const JOIN_WAIT: Duration = Duration::from_secs(60);
+/// How often it looks.
+pub(crate) const JOIN_POLL: Duration = Duration::from_millis(200);
+/// Progress in bytes is told at most this often for one target and phase; its end always is.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How long open event streams may hold up the end of a node.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
