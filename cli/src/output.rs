@@ -67,7 +67,9 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let asked_for = !error.use_stderr();
     if !asked_for && std::env::args_os().any(|word| word == "--json") {
         let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        // After the first paragraph comes usage, for the eye.
+        let message: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let message = message.join(" ").trim_start_matches("error: ").to_owned();
         let error = ApiError::new(ErrorCode::BadRequest, message).remedy("see --help");
         return Output::new(true).failure(&error);
     }
