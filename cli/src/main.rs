@@ -13,6 +13,7 @@ mod progress;
 mod summary;
 mod table;
 mod units;
+mod words;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ mod signer;
 mod sse;
 mod url;
 
+pub(crate) use events::EventStream;
 pub(crate) use request::{Client, Patience, segment};
 pub(crate) use signer::{Signer, Subject};
 pub(crate) use url::NodeUrl;

@@ -34,8 +34,7 @@ impl Plain {
             AttemptEvent::Snapshot { snapshot_id } => Some(format!("            commit {snapshot_id}")),
             AttemptEvent::Committed { .. } => Some("            committed: it is final".into()),
             AttemptEvent::Failed { error } => Some(format!("            failed: {}", error.message)),
-            AttemptEvent::Settled { summary: Some(_) } => Some("            settled: everyone runs it".into()),
-            AttemptEvent::Settled { summary: None } => Some("            settled".into()),
+            AttemptEvent::Settled { .. } => Some("            settled: everyone has acknowledged".into()),
         }
     }
 }

@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use snapbox::{assert_data_eq, str};
 
 const JUNK: &str = "test test test test test test test test test test test junk";
-const NEW: &str = "5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
+pub(crate) const NEW: &str = "5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
 
-fn phase(target: Option<&str>, phase: &str, at_ms: u64) -> Value {
+pub(crate) fn phase(target: Option<&str>, phase: &str, at_ms: u64) -> Value {
     match target {
         Some(target) => json!({ "type": "phase", "target": target, "phase": phase, "at_ms": at_ms }),
         None => json!({ "type": "phase", "phase": phase, "at_ms": at_ms }),
     }
 }
 
-fn good() -> Vec<Value> {
+pub(crate) fn good() -> Vec<Value> {
     let (memory, disk) = ("aa".repeat(32), "bb".repeat(32));
     vec![
         phase(None, "preflight", 0),
@@ -47,19 +47,19 @@ fn good() -> Vec<Value> {
     ]
 }
 
-fn accepted() -> Answer {
+pub(crate) fn accepted() -> Answer {
     Answer::Json(
         202,
         json!({ "attempt_id": ATTEMPT, "instance_id": INSTANCE, "node_id": "d0".repeat(32), "targets": ["demo-2"] }),
     )
 }
 
-fn events_path() -> String {
+pub(crate) fn events_path() -> String {
     format!("/api/v1/attempts/{ATTEMPT}/events")
 }
 
 /// A node that accepts a commit and answers for its events as told.
-fn node(events: impl Fn(usize) -> Option<Answer> + Send + Sync + 'static) -> FakeNode {
+pub(crate) fn node(events: impl Fn(usize) -> Option<Answer> + Send + Sync + 'static) -> FakeNode {
     FakeNode::start(move |request: &Request, before| match (request.method.as_str(), request.path.as_str()) {
         ("POST", "/api/v1/commit") => Some(accepted()),
         ("GET", path) if path == events_path() => events(before),
@@ -67,11 +67,11 @@ fn node(events: impl Fn(usize) -> Option<Answer> + Send + Sync + 'static) -> Fak
     })
 }
 
-fn commit(node: &FakeNode, words: &[&str]) -> Ran {
+pub(crate) fn commit(node: &FakeNode, words: &[&str]) -> Ran {
     form(&[&["manage", "commit", "-n", "demo-1", "-m", JUNK, "--node", &node.url][..], words].concat())
 }
 
-fn lines(text: &str) -> Vec<Value> {
+pub(crate) fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -91,7 +91,7 @@ committing demo-1 to demo-2
             demo-2: send, 3.0 MiB
    1.512 s  demo-2: ready
             committed: it is final
-            settled: everyone runs it
+            settled: everyone has acknowledged
 
 "#]]
     );
@@ -189,7 +189,7 @@ exit 7
 committing demo-1 to demo-2
    0.000 s  demo-1: preflight
             failed: demo-2 is down
-            settled
+            settled: everyone has acknowledged
 error: demo-2 is down
 cause: no answer
 fix: start its node

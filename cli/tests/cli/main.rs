@@ -9,3 +9,4 @@ mod node_process;
 mod other_commands;
 mod reference;
 mod run;
+mod unsettled;

@@ -2,7 +2,7 @@ use form_node::api::types::{CommitAccepted, CommitVmRequest};
 use hyper::Method;
 use serde::Serialize;
 
-use super::follow::{Follow, LOST_AFTER};
+use super::follow::{End, Follow, LOST_AFTER, Outcome};
 use crate::args::{InstanceArgs, KeyArgs, NodeArgs};
 use crate::client::{Patience, Subject};
 use crate::commands::session::Session;
@@ -10,6 +10,7 @@ use crate::exit::Stop;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::summary;
+use crate::words::not_settled;
 
 /// Carry the state of one instance, memory and disks, to every other instance of its cluster
 ///
@@ -19,6 +20,10 @@ use crate::summary;
 /// Progress goes to stderr: bars on a terminal, otherwise a line for each phase. The summary goes to stdout. With
 /// --json each event is one JSON object on a line of stdout: first {"type":"accepted", ...}, last {"type":"settled", ...}
 /// with the summary. Ctrl-C ends the showing, not the commit.
+///
+/// Committed is what the state store says: it is final. Settled is when every participant has acknowledged it. One that
+/// is gone is waited for 15 seconds and named; its node does the rest when it is back. A commit that is committed but not
+/// settled exits with 0, and its last JSON object is {"type":"unsettled", "outcome":"committed", "missing":[names]}.
 #[derive(clap::Args)]
 pub(crate) struct CommitArgs {
     #[command(flatten)]
@@ -41,6 +46,15 @@ pub(crate) struct CommitArgs {
 struct Accepted<'a> {
     #[serde(flatten)]
     accepted: &'a CommitAccepted,
+}
+
+/// The last line, when not everyone has acknowledged the outcome.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "unsettled")]
+struct Unsettled<'a> {
+    /// `committed` or `failed`.
+    outcome: &'static str,
+    missing: &'a [String],
 }
 
 pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
@@ -71,10 +85,15 @@ pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
     }
     let look = format!("form manage status --id {} --node {}", instance.instance_id, session.client.node());
     let mut progress = Progress::new(output, &instance.name);
-    let follow =
-        Follow { client: &session.client, attempt_id: &accepted.attempt_id, look: &look, lost_after: LOST_AFTER };
-    let outcome = tokio::select! {
-        outcome = follow.run(&mut progress) => outcome,
+    let follow = Follow {
+        client: &session.client,
+        attempt_id: &accepted.attempt_id,
+        participants: std::iter::once(&instance.name).chain(&accepted.targets).cloned().collect(),
+        look: &look,
+        lost_after: LOST_AFTER,
+    };
+    let end = tokio::select! {
+        end = follow.run(&mut progress) => end,
         // An error means that Ctrl-C can't be listened for: then it ends the process, as it would have.
         Ok(()) = tokio::signal::ctrl_c() => {
             progress.finish();
@@ -83,10 +102,33 @@ pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
         }
     };
     progress.finish();
-    if let Some(summary) = outcome?
-        && !output.is_json()
-    {
-        output.result(&summary, || summary::text(&summary));
+    show(end?, output)
+}
+
+fn show(end: End, output: Output) -> Result<(), Stop> {
+    match end {
+        // Its last event has said it all.
+        End::Settled(_) if output.is_json() => Ok(()),
+        End::Settled(Some(summary)) => {
+            output.result(&summary, || summary::text(&summary));
+            Ok(())
+        }
+        End::Settled(None) => {
+            output.result(&(), || "committed and settled; the node was restarted and has no figures of it".into());
+            Ok(())
+        }
+        End::Unsettled { outcome: Outcome::Committed, missing } => {
+            let value = Unsettled { outcome: "committed", missing: &missing };
+            output.result(&value, || format!("committed; {}", not_settled(&missing, "finish")));
+            Ok(())
+        }
+        End::Unsettled { outcome: Outcome::Failed(error), missing } => {
+            if output.is_json() {
+                output.json_line(&Unsettled { outcome: "failed", missing: &missing });
+            } else {
+                output.note(&not_settled(&missing, "undo"));
+            }
+            Err(error.into())
+        }
     }
-    Ok(())
 }

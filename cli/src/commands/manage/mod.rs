@@ -6,6 +6,7 @@ mod create;
 mod follow;
 mod instances;
 mod raw_terminal;
+mod replay;
 mod start;
 mod status;
 mod stop;
