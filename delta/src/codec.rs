@@ -66,10 +66,6 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    pub(crate) fn end(&self) -> Result<()> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.damaged("bytes follow where it should end")) }
-    }
-
     /// An error at the place reached so far.
     pub(crate) fn damaged(&self, reason: &'static str) -> Error {
         Error::damaged(self.object, self.offset_bytes, reason)

@@ -105,6 +105,9 @@ fn verification_finds_any_changed_byte_and_names_the_chunk() {
         assert!((place..place + 256 * 1024).contains(&at), "{at}: {text}");
         file.write_all_at(&[right], at as u64).unwrap();
     }
+    // Data that got lost leaves a hole.
+    let emptied = memory_file(&vec![0; 3 * MIB]).unwrap();
+    assert_eq!(verify_image(&emptied, &manifest).unwrap_err().kind(), ErrorKind::Corrupt);
     file.set_len(3 * MIB as u64 + 1).unwrap();
     assert_eq!(verify_image(&file, &manifest).unwrap_err().kind(), ErrorKind::Refused);
 }

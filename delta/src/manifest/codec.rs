@@ -59,7 +59,7 @@ impl Manifest {
         if reader.array()? != [0; 4] {
             return Err(reader.damaged("the reserved field must be zero"));
         }
-        // The entries must be here before room for them is made.
+        // The entries, and nothing else, must be here before room for them is made.
         if reader.remaining() != count.saturating_mul(CHUNK_ENTRY_BYTES) {
             return Err(reader.damaged("the number of chunks is not what follows"));
         }
@@ -67,7 +67,6 @@ impl Manifest {
         for _ in 0..count {
             chunks.push(Chunk { hash: reader.hash()?, len_bytes: reader.u32()? });
         }
-        reader.end()?;
         let manifest = Manifest::new(chunks)?;
         if manifest.image_len_bytes != image_len_bytes {
             return Err(Error::damaged(Object::Manifest, 20, "the chunks are not as long as the image"));

@@ -35,9 +35,8 @@ impl<'a> Encoder<'a> {
         }
         .and_then(|()| self.0.compress2(&mut out, bytes));
         if compressed.is_err() {
-            // A session given up may leave its prefix behind.
+            // A frame given up stays open, and the next prefix would be refused.
             let _ = self.0.reset(ResetDirective::SessionOnly);
-            let _ = self.0.disable_dictionary();
             return None;
         }
         Some(out)
@@ -70,9 +69,7 @@ impl<'a> Decoder<'a> {
             return Err("the zstd frame is not as long as its chunks");
         }
         out.reserve(len_bytes);
-        // A single-use prefix that a failed call left behind must not reach the next body.
-        let _ = self.0.reset(ResetDirective::SessionOnly);
-        if self.0.ref_prefix(prefix.unwrap_or_default()).is_err() {
+        if prefix.is_some_and(|prefix| self.0.ref_prefix(prefix).is_err()) {
             return Err("zstd does not take the prefix");
         }
         match self.0.decompress(out, body) {
@@ -114,6 +111,7 @@ mod tests {
         let mut encoder = Encoder::new();
         assert_eq!(encoder.zstd(&other, Some(&base)), None);
         assert_eq!(encoder.zstd(&base, None), None);
+        assert!(encoder.zstd(&base.clone(), Some(&base)).is_some());
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl FrameIndex {
         let count = reader.u32()?;
         reader.limit("number of frames", u64::from(count), u64::from(FRAMES_MAX))?;
         let count = count as usize;
-        // The entries must be here before room for them is made.
+        // The entries, and nothing else, must be here before room for them is made.
         if reader.remaining() != count * FRAME_ENTRY_BYTES {
             return Err(reader.damaged("the number of frames is not what follows"));
         }
@@ -84,7 +84,6 @@ impl FrameIndex {
             reader.limit("length of a frame", u64::from(len_bytes), u64::from(FRAME_BYTES_MAX))?;
             frames.push(FrameRef { hash, len_bytes });
         }
-        reader.end()?;
         Ok(FrameIndex { base_root, new_root, image_len_bytes, frames })
     }
 
