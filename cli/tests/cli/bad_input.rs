@@ -7,7 +7,8 @@ const ID: &str = "00112233445566778899aabbccddeeff00112233";
 const JUNK: &str = "test test test test test test test test test test test junk";
 
 /// The commands that sign for one instance.
-const SIGNED: [&[&str]; 4] = [&["manage", "commit"], &["manage", "start"], &["manage", "stop"], &["manage", "console"]];
+const SIGNED: [&[&str]; 5] =
+    [&["manage", "commit"], &["manage", "start"], &["manage", "stop"], &["manage", "delete"], &["manage", "console"]];
 
 fn commit(words: &[&str], environment: &[(&str, &str)], input: Option<&str>) -> String {
     form_with(&[&["manage", "commit", "-n", "demo-1"], words].concat(), environment, input).to_string()

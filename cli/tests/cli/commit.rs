@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use crate::fake_node::{ATTEMPT, Answer, CLUSTER, FakeNode, HEAD, INSTANCE, Request};
+use crate::fake_node::{ATTEMPT, Answer, CLUSTER, FakeNode, HEAD, INSTANCE, Request, instance};
 use crate::run::{Ran, form};
 use serde_json::{Value, json};
 use snapbox::{assert_data_eq, str};
@@ -131,6 +131,42 @@ fn the_request_is_signed_for_ids_and_names_its_parent() {
     assert_eq!(requests[0].signer(CLUSTER, INSTANCE).to_string(), "f39fd6e51aad88f6f4ce6ab8827279cfffb92266");
     let body = json!({ "id": INSTANCE, "description": "new kernel", "timeout_s": 60, "parent": HEAD });
     assert_eq!(requests[0].json(), body);
+}
+
+#[test]
+fn targets_by_name_or_id_are_sent_as_ids() {
+    let (second, third) = ("02".repeat(20), "03".repeat(20));
+    let ids = [("demo-2".to_owned(), second.clone()), ("demo-3".into(), third.clone()), (third.clone(), third.clone())];
+    let node = FakeNode::start(move |request, _| match (request.method.as_str(), request.path.as_str()) {
+        ("POST", "/api/v1/commit") => Some(accepted()),
+        ("GET", path) if path == events_path() => Some(Answer::Events(good())),
+        ("GET", "/api/v1/instances/web") => {
+            let mut stranger = instance();
+            (stranger["name"], stranger["instance_id"]) = (json!("web"), json!("04".repeat(20)));
+            stranger["cluster_id"] = json!("ee".repeat(20));
+            Some(Answer::Json(200, stranger))
+        }
+        ("GET", path) => {
+            let asked = path.strip_prefix("/api/v1/instances/")?;
+            let mut target = instance();
+            target["instance_id"] = json!(ids.iter().find(|(name, _)| name == asked)?.1);
+            Some(Answer::Json(200, target))
+        }
+        _ => None,
+    });
+    assert_eq!(commit(&node, &["--targets", &format!("demo-3,{third}"), "--targets", "demo-2"]).code, 0);
+    let body = node.requests("POST", "/api/v1/commit").remove(0).json();
+    assert_eq!(body, json!({ "id": INSTANCE, "targets": [third, second], "parent": HEAD }));
+
+    for (target, code, error) in [
+        ("demo-1", 2, "error: demo-1 is no target of a commit of demo-1\nfix: leave it out of --targets\n"),
+        ("web", 2, "error: web is not in the cluster of demo-1\nfix: `form manage status` shows the clusters\n"),
+        ("demo-9", 3, "error: no such thing\n"),
+    ] {
+        let ran = commit(&node, &["--targets", target]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (code, error));
+    }
+    assert_eq!(node.requests("POST", "/api/v1/commit").len(), 1, "what is wrong is found before anything is asked for");
 }
 
 #[test]

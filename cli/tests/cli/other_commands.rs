@@ -175,6 +175,20 @@ fn start_and_stop_are_signed_by_keys_from_everywhere() {
 }
 
 #[test]
+fn delete_is_signed_for_the_instance() {
+    let path = format!("/api/v1/instances/{INSTANCE}");
+    let node = FakeNode::start({
+        let path = path.clone();
+        move |request, _| (request.method == "DELETE" && request.path == path).then(|| Answer::Json(200, json!({})))
+    });
+    let words = ["manage", "delete", "-n", "demo-1", "-m", JUNK, "--node", &node.url];
+    assert_eq!(form(&words).to_string(), "exit 0\ndeleted demo-1\n");
+    assert_eq!(node.requests("DELETE", &path)[0].signer(CLUSTER, INSTANCE).to_string(), SIGNER);
+    let json: Value = serde_json::from_str(&form(&[&words[..], &["--json"]].concat()).stdout).unwrap();
+    assert_eq!(json, json!({ "deleted": "demo-1", "instance_id": INSTANCE }));
+}
+
+#[test]
 fn grants_are_given_and_taken_back() {
     let node =
         FakeNode::start(|request, _| (request.path == "/api/v1/accounts/grants").then(|| Answer::Json(200, json!({}))));

@@ -1,10 +1,11 @@
-use form_node::api::types::{CommitAccepted, CommitVmRequest};
+use form_node::api::types::{CommitAccepted, CommitVmRequest, InstanceView};
+use form_node::{ApiError, ErrorCode};
 use hyper::Method;
 use serde::Serialize;
 
 use super::follow::{End, Follow, LOST_AFTER, Outcome};
 use crate::args::{InstanceArgs, KeyArgs, NodeArgs};
-use crate::client::{Patience, Subject};
+use crate::client::{Client, Patience, Subject};
 use crate::commands::session::Session;
 use crate::exit::Stop;
 use crate::output::Output;
@@ -28,6 +29,10 @@ use crate::words::not_settled;
 pub(crate) struct CommitArgs {
     #[command(flatten)]
     instance: InstanceArgs,
+    /// Bring only these along, by name or id, separated by commas; the others stay as they are until a later commit
+    /// [default: every other instance of the cluster]
+    #[arg(long, value_name = "NAME|ID", value_delimiter = ',')]
+    targets: Vec<String>,
     /// What changed, for the history
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -63,6 +68,7 @@ pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
     let request = CommitVmRequest {
         id: Some(instance.instance_id.clone()),
         description: args.description,
+        targets: targets(&session.client, &instance, &args.targets).await?,
         timeout_s: args.timeout,
         // What the user saw when asking; if another commit wins meanwhile, this one is a conflict.
         parent: instance.snapshot_id.clone(),
@@ -103,6 +109,28 @@ pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
     };
     progress.finish();
     show(end?, output)
+}
+
+/// The ids of the targets that were named, each once; `None` when none was.
+async fn targets(client: &Client, source: &InstanceView, names: &[String]) -> Result<Option<Vec<String>>, ApiError> {
+    let mut ids: Vec<String> = Vec::new();
+    for name in names {
+        let target = client.instance(name).await?;
+        let wrong = |what: &str, remedy: &str| {
+            let message = format!("{} {what} {}", target.name, source.name);
+            Err(ApiError::new(ErrorCode::BadRequest, message).remedy(remedy))
+        };
+        if target.instance_id == source.instance_id {
+            return wrong("is no target of a commit of", "leave it out of --targets");
+        }
+        if target.cluster_id != source.cluster_id {
+            return wrong("is not in the cluster of", "`form manage status` shows the clusters");
+        }
+        if !ids.contains(&target.instance_id) {
+            ids.push(target.instance_id);
+        }
+    }
+    Ok((!ids.is_empty()).then_some(ids))
 }
 
 fn show(end: End, output: Output) -> Result<(), Stop> {

@@ -3,6 +3,7 @@
 mod commit;
 mod console;
 mod create;
+mod delete;
 mod follow;
 mod instances;
 mod raw_terminal;
@@ -22,6 +23,7 @@ pub(crate) enum ManageCommand {
     Create(create::CreateArgs),
     Start(start::StartArgs),
     Stop(stop::StopArgs),
+    Delete(delete::DeleteArgs),
     Instances(instances::InstancesArgs),
     Console(console::ConsoleArgs),
     Commit(commit::CommitArgs),
@@ -33,6 +35,7 @@ pub(super) async fn run(command: ManageCommand, output: Output) -> Result<(), St
         ManageCommand::Create(args) => create::run(args, output).await,
         ManageCommand::Start(args) => start::run(args, output).await,
         ManageCommand::Stop(args) => stop::run(args, output).await,
+        ManageCommand::Delete(args) => delete::run(args, output).await,
         ManageCommand::Instances(args) => instances::run(args, output).await,
         ManageCommand::Console(args) => console::run(args).await,
         ManageCommand::Commit(args) => commit::run(args, output).await,
