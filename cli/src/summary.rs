@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use form_node::api::types::{CommitSummary, TargetSummary};
+use form_node::api::types::{ArtifactSummary, CommitSummary, TargetSummary};
 
 use crate::table::Table;
-use crate::units::{bytes, duration_ms, duration_ns, percent};
+use crate::units::{bytes, duration_ms, duration_ns, in_column, percent};
 
 /// Paragraphs and tables, without a newline at the end.
 pub(crate) fn text(summary: &CommitSummary) -> String {
@@ -37,17 +37,24 @@ pub(crate) fn text(summary: &CommitSummary) -> String {
     paragraphs.join("\n\n")
 }
 
+/// By name: the order in which they were brought along means nothing.
+fn by_name(summary: &CommitSummary) -> Vec<&TargetSummary> {
+    let mut targets: Vec<_> = summary.targets.iter().collect();
+    targets.sort_by(|a, b| a.instance.cmp(&b.instance));
+    targets
+}
+
 fn targets(summary: &CommitSummary, allocated: u64) -> Table {
     let mut table =
-        Table::new(["target", "sent", "of RAM + disk", "datagrams", "downtime", "engine", "staged = captured"]);
-    for target in &summary.targets {
+        Table::new(["target", ">sent", ">of RAM + disk", ">datagrams", ">downtime", "engine", "staged = captured"]);
+    for target in by_name(summary) {
         let (equal, all) = roots(summary, target);
         table.row([
             target.instance.clone(),
-            bytes(target.sent_bytes),
+            in_column(bytes(target.sent_bytes)),
             percent(target.sent_bytes, allocated),
             target.sent_datagrams.to_string(),
-            duration_ns(target.downtime_ns),
+            in_column(duration_ns(target.downtime_ns)),
             target.engine.clone(),
             format!("{} ({equal} of {all} images)", if equal == all { "yes" } else { "NO" }),
         ]);
@@ -56,40 +63,60 @@ fn targets(summary: &CommitSummary, allocated: u64) -> Table {
 }
 
 fn artifacts(summary: &CommitSummary) -> Table {
-    let mut table = Table::new(["image", "length", "in changed chunks", "sent as", "recipes", "root"]);
+    let mut table = Table::new(["image", ">length", ">changed", ">encoded", "recipes"]);
     for artifact in &summary.artifacts {
-        let recipes: Vec<String> =
-            artifact.recipes.iter().map(|(kind, count)| format!("{kind} {}", bytes(*count))).collect();
         table.row([
             artifact.name.clone(),
-            bytes(artifact.image_bytes),
-            bytes(artifact.changed_bytes),
-            bytes(artifact.delta_bytes),
-            if recipes.is_empty() { "-".into() } else { recipes.join(", ") },
-            artifact.root.chars().take(16).collect(),
+            in_column(bytes(artifact.image_bytes)),
+            in_column(bytes(artifact.changed_bytes)),
+            in_column(bytes(artifact.delta_bytes)),
+            recipes(artifact),
         ]);
     }
     table
 }
 
+/// The kinds that cost anything, a few to a line.
+fn recipes(artifact: &ArtifactSummary) -> String {
+    let mut kinds: Vec<(&String, u64)> =
+        artifact.recipes.iter().map(|(kind, count)| (kind, *count)).filter(|(_, count)| *count > 0).collect();
+    kinds.sort_by_key(|(kind, _)| position(&KINDS, kind));
+    let words: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} {}", bytes(*count))).collect();
+    if words.is_empty() {
+        "-".into()
+    } else {
+        words.chunks(3).map(|some| some.join(", ")).collect::<Vec<_>>().join(",\n")
+    }
+}
+
 /// One row a phase, one column for the source and one for each target.
 fn phases(summary: &CommitSummary) -> Table {
-    let mut head = vec!["phase".to_owned(), summary.source.clone()];
-    head.extend(summary.targets.iter().map(|target| target.instance.clone()));
-    let mut table = Table::with_head(head);
+    let targets = by_name(summary);
+    let instances = std::iter::once(&summary.source).chain(targets.iter().map(|target| &target.instance));
+    let head = std::iter::once("phase".to_owned()).chain(instances.map(|name| format!(">{name}")));
+    let mut table = Table::new(head);
     let columns: Vec<_> =
-        std::iter::once(&summary.phases_ms).chain(summary.targets.iter().map(|target| &target.phases_ms)).collect();
+        std::iter::once(&summary.phases_ms).chain(targets.iter().map(|target| &target.phases_ms)).collect();
     let names: BTreeSet<&String> = columns.iter().flat_map(|phases| phases.keys()).collect();
     let mut names: Vec<&String> = names.into_iter().collect();
-    names.sort_by_key(|name| WAY.iter().position(|phase| phase == name).unwrap_or(WAY.len()));
+    names.sort_by_key(|name| position(&WAY, name));
     for name in names {
-        let times = columns.iter().map(|phases| phases.get(name).map_or("-".into(), |ms| duration_ms(*ms)));
+        let times =
+            columns.iter().map(|phases| phases.get(name).map_or("-  ".into(), |ms| in_column(duration_ms(*ms))));
         table.row(std::iter::once(name.clone()).chain(times));
     }
     table
 }
 
-/// The order in which phases are listed; those it does not name follow.
+/// Where a name stands in an order; names it does not have come last, and keep their own order.
+fn position(order: &[&str], name: &str) -> usize {
+    order.iter().position(|other| *other == name).unwrap_or(order.len())
+}
+
+/// The order in which recipes are listed: from what costs nothing to what is new.
+const KINDS: [&str; 6] = ["keep", "zero", "copy", "raw", "zstd", "zstd_prefix"];
+
+/// The order in which phases are listed.
 const WAY: [&str; 13] = [
     "preflight",
     "warm",
@@ -112,7 +139,7 @@ fn roots(summary: &CommitSummary, target: &TargetSummary) -> (usize, usize) {
     (summary.artifacts.iter().filter(equal).count(), summary.artifacts.len())
 }
 
-fn is_staged(target: &TargetSummary, artifact: &form_node::api::types::ArtifactSummary) -> bool {
+fn is_staged(target: &TargetSummary, artifact: &ArtifactSummary) -> bool {
     target.staged_roots.get(&artifact.name) == Some(&artifact.root)
 }
 

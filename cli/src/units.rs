@@ -19,6 +19,14 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
+/// For a column of figures: units stand below units.
+pub(crate) fn in_column(figure: String) -> String {
+    // The longest units of bytes and of time.
+    let longest = if figure.ends_with('B') { "KiB" } else { "ms" };
+    let unit = figure.rsplit(' ').next().map_or(0, |unit| unit.chars().count());
+    format!("{figure}{:1$}", "", longest.len().saturating_sub(unit))
+}
+
 /// `640 µs`, `84.1 ms`, `4.20 s`.
 pub(crate) fn duration_ns(ns: u64) -> String {
     let value = ns as f64;
@@ -52,6 +60,10 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "16384.0 PiB");
         assert_eq!([999, 640_000, 84_100_000, 4_200_000_000].map(duration_ns).join(" "), "0 µs 640 µs 84.1 ms 4.20 s");
         assert_eq!([12, 1234].map(duration_ms).join(" "), "12 ms 1.23 s");
+        assert_eq!(
+            [bytes(7), bytes(7 << 20), duration_ms(7), duration_ms(7000)].map(in_column),
+            ["7 B  ", "7.0 MiB", "7 ms", "7.00 s "]
+        );
         assert_eq!((percent(13, 1000), percent(1, 0)), ("1.30 %".into(), "-".into()));
     }
 }

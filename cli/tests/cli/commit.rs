@@ -34,7 +34,8 @@ pub(crate) fn good() -> Vec<Value> {
             "ram_allocated_bytes": 212 << 20, "disk_allocated_bytes": 731 << 20,
             "artifacts": [
                 { "name": "memory", "root": memory, "image_bytes": 512 << 20, "changed_bytes": 9 << 20,
-                  "delta_bytes": 2 << 20, "recipes": { "copy": 600, "zstd": 2 << 20 } },
+                  "delta_bytes": 2 << 20,
+                  "recipes": { "copy": 600, "keep": 648, "raw": 4096, "zero": 0, "zstd": 2 << 20, "zstd_prefix": 9999 } },
                 { "name": "disk0", "root": disk, "image_bytes": 2_u64 << 30, "changed_bytes": 3 << 20,
                   "delta_bytes": 1 << 20, "recipes": {} },
             ],
@@ -105,21 +106,35 @@ demo-1 was paused for 84.1 ms; meanwhile 17.0 MiB were read and 3.0 MiB written
 its images have 943.0 MiB allocated: RAM 212.0 MiB, disk 731.0 MiB
 4.20 s from the request to the last acknowledgement
 
-target  sent     of RAM + disk  datagrams  downtime  engine    staged = captured
-demo-2  3.1 MiB  0.33 %         2345       640.0 ms  io_uring  yes (2 of 2 images)
+target     sent  of RAM + disk  datagrams  downtime  engine    staged = captured
+demo-2  3.1 MiB         0.33 %       2345  640.0 ms  io_uring  yes (2 of 2 images)
 
-image   length     in changed chunks  sent as  recipes                   root
-memory  512.0 MiB  9.0 MiB            2.0 MiB  copy 600 B, zstd 2.0 MiB  aaaaaaaaaaaaaaaa
-disk0   2.0 GiB    3.0 MiB            1.0 MiB  -                         bbbbbbbbbbbbbbbb
+image      length  changed  encoded  recipes
+memory  512.0 MiB  9.0 MiB  2.0 MiB  keep 648 B, copy 600 B, raw 4.0 KiB,
+                                     zstd 2.0 MiB, zstd_prefix 9.8 KiB
+disk0     2.0 GiB  3.0 MiB  1.0 MiB  -
 
-phase      demo-1  demo-2
-preflight  12 ms   -
-pause      120 ms  -
-build      -       505 ms
-copy       -       1.30 s
+phase      demo-1   demo-2
+preflight   12 ms      -
+pause      120 ms      -
+build         -     505 ms
+copy          -    1.30 s
 
 "#]]
     );
+}
+
+#[test]
+fn a_summary_fits_into_a_hundred_columns() {
+    let mut events = good();
+    let large = 999 << 20;
+    let recipes =
+        json!({ "copy": large, "keep": large, "raw": large, "zero": large, "zstd": large, "zstd_prefix": large });
+    events[8]["summary"]["artifacts"][0]["recipes"] = recipes;
+    let node = node(move |_| Some(Answer::Events(events.clone())));
+    let ran = commit(&node, &[]);
+    let widths = ran.stdout.lines().map(|line| line.chars().count());
+    assert!(widths.max().is_some_and(|widest| (80..=100).contains(&widest)), "{}", ran.stdout);
 }
 
 #[test]
