@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up must fail")]
 
 use form_delta::{
-    Extent, Image, Manifest, diff,
+    ErrorKind, Extent, Image, Manifest, diff,
     generate::{image, image_pair, noise},
     rechunk, scan, scan_reference,
 };
@@ -118,6 +118,12 @@ fn empty_images() {
     assert_same(&scan(&empty), &empty);
     assert_same(&diff(&empty, &scan(&empty), &full).unwrap().manifest, &full);
     assert_same(&diff(&full, &scan(&full), &empty).unwrap().manifest, &empty);
+}
+
+#[test]
+fn a_manifest_of_another_image_is_refused() {
+    let (one, other) = (image(&noise(1, 50_000)).unwrap(), image(&noise(1, 50_001)).unwrap());
+    assert_eq!(diff(&one, &scan(&other), &one).unwrap_err().kind(), ErrorKind::Refused);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 mod codec;
 
 use crate::{
-    Hash, Result,
+    Hash, Image, Result,
     error::{Error, Object},
     limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, IMAGE_BYTES_MAX},
 };
@@ -67,6 +67,15 @@ impl Manifest {
     /// Length of the image.
     pub fn image_len_bytes(&self) -> u64 {
         self.image_len_bytes
+    }
+
+    /// Refuses an image that cannot be the one described, by its length.
+    pub(crate) fn fits(&self, object: Object, image: &Image) -> Result<()> {
+        if image.len_bytes() == self.image_len_bytes {
+            return Ok(());
+        }
+        let reason = format!("it has {} bytes, its manifest says {}", image.len_bytes(), self.image_len_bytes);
+        Err(Error::Mismatch { object, reason })
     }
 
     /// Where each chunk begins, and after them the end of the image.

@@ -6,12 +6,7 @@ use super::{
     frame::FrameWriter,
     source::{Source, Step, Steps},
 };
-use crate::{
-    Extent, Image, Manifest, Result,
-    error::{Error, Object},
-    limits::BODIES_IN_FLIGHT,
-    parallel,
-};
+use crate::{Extent, Image, Manifest, Result, error::Object, limits::BODIES_IN_FLIGHT, parallel};
 
 /// Runs that are looked at together; most are of chunks that stay and cost nothing.
 const STEPS_IN_FLIGHT: usize = 1024;
@@ -35,9 +30,9 @@ pub fn encode(
     out: &mut dyn Write,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Encoded> {
-    fits(Object::Image, new, new_manifest)?;
+    new_manifest.fits(Object::Image, new)?;
     if let Some((image, manifest)) = base {
-        fits(Object::Base, image, manifest)?;
+        manifest.fits(Object::Base, image)?;
     }
     let base_image = base.map(|(image, _)| image);
     let mut steps = Steps::new(base.map(|(_, manifest)| manifest), new, new_manifest);
@@ -87,16 +82,6 @@ pub fn encode(
             frames: writer.finish()?,
         },
         totals,
-    })
-}
-
-fn fits(object: Object, image: &Image, manifest: &Manifest) -> Result<()> {
-    if image.len_bytes() == manifest.image_len_bytes() {
-        return Ok(());
-    }
-    Err(Error::Mismatch {
-        object,
-        reason: format!("it has {} bytes, its manifest says {}", image.len_bytes(), manifest.image_len_bytes()),
     })
 }
 

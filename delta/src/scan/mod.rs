@@ -7,6 +7,7 @@ pub use rechunk::rechunk;
 
 use crate::{
     Chunk, Extent, Hash, Image, Manifest, Result,
+    error::Object,
     limits::{CHUNK_BYTES_AVG, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN},
 };
 
@@ -38,6 +39,7 @@ pub fn scan_reference(image: &Image) -> Manifest {
 /// Finds what changed between a base and a new image, and the new manifest. Reads both images where at least one has data, at the speed of memory, and
 /// chunks and hashes only around changes. `base_manifest` must be that of `base`.
 pub fn diff(base: &Image, base_manifest: &Manifest, new: &Image) -> Result<Diff> {
+    base_manifest.fits(Object::Base, base)?;
     let changed = compare::changed_extents(base, new)?;
     Ok(Diff { manifest: rechunk(new, base_manifest, changed.clone())?, changed })
 }
