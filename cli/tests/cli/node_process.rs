@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Child;
+use std::sync::mpsc::{Receiver, channel};
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use snapbox::{assert_data_eq, str};
 
@@ -22,33 +24,53 @@ fn init(dir: &Path, data: &Path, api: SocketAddr, quic: SocketAddr) -> crate::ru
     form(&["node", "init", "--json", "--data", data, "--store", &store, "--api", &api, "--quic", &quic])
 }
 
-/// Runs a node until it answers on its API.
-struct Running(Child);
+/// A node that answers on its API.
+struct Running {
+    child: Child,
+    /// What it says, read as it comes: it would wait for a reader that does not read.
+    log: Receiver<String>,
+    said: Vec<String>,
+}
 
 impl Running {
     fn start(data: &Path) -> Self {
-        let mut child = command(&["node", "run", "--data", data.to_str().unwrap()]).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(log.any(|line| line.contains("running")), "the node ended before it ran");
-        // The log must be read on, or the node would wait for its reader.
-        std::thread::spawn(move || log.for_each(drop));
-        Self(child)
+        let mut command = command(&["node", "run", "--data", data.to_str().unwrap()]);
+        let mut child = command.env("FORM_LOG", "debug").spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let (said, log) = channel();
+        std::thread::spawn(move || lines.map_while(|line| said.send(line).ok()).for_each(drop));
+        let mut running = Self { child, log, said: vec![] };
+        while !running.said.last().is_some_and(|line| line.contains("running")) {
+            running.said.push(running.log.recv().expect("it runs before it ends"));
+        }
+        running
     }
 
-    /// Its exit code after SIGTERM.
-    fn end(mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.0.wait().unwrap().code()
+    /// Its exit code after a signal, and all it said.
+    fn end(mut self, signal: Signal) -> (Option<i32>, Vec<String>) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+        let code = self.child.wait().unwrap().code();
+        let mut said = std::mem::take(&mut self.said);
+        said.extend(self.log.iter());
+        (code, said)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // Already gone when the test went well.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+/// As in a file: when, how bad, where, what.
+fn is_log(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let when = words.next().is_some_and(|when| when.len() == 27 && when.ends_with('Z'));
+    let level = words.next().is_some_and(|level| ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level));
+    let place = words.next().is_some_and(|place| place.ends_with(':') && !place.starts_with("form_"));
+    when && level && place && !line.contains('\x1b')
 }
 
 #[test]
@@ -102,7 +124,14 @@ fix: a node runs once: stop the other `form node run`, or use the one that is th
     assert_eq!(status["installation_id"], made["installation_id"]);
     let none = form(&["manage", "instances", "--node", &url]);
     assert_eq!(none.to_string(), "exit 0\nno instances yet: make one with form manage create\n");
-    assert_eq!(running.end(), Some(0));
+    let (code, said) = running.end(Signal::INT);
+    assert_eq!(code, Some(0));
+    let (log, notes): (Vec<String>, Vec<String>) = said.into_iter().partition(|line| is_log(line));
+    assert!(log.iter().any(|line| line.contains(" INFO node::run: running ")), "{log:?}");
+    assert_data_eq!(notes.join("\n"), str![[r#"
+ending when the requests under way are answered; a second signal ends at once
+its VMs go on running: the next `form node run` adopts them; `form manage stop` is what ends one
+"#]]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `form node`.
 
 mod init;
+mod log;
 mod run;
 mod status;
 

@@ -1,4 +1,3 @@
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use form_node::{ApiError, ErrorCode};
@@ -6,13 +5,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
+use super::log;
 use crate::exit::Stop;
 use crate::output::Output;
 
 /// Run a node until Ctrl-C or SIGTERM
 ///
-/// Its guests live on when it ends, and are adopted when it runs again. The log goes to stderr; FORM_LOG chooses what
-/// is in it, for example FORM_LOG=debug or FORM_LOG=info,form_transport=trace (default: info).
+/// Its VMs go on running when it ends, and are adopted when it runs again. The log goes to stderr, in colour on a
+/// terminal; FORM_LOG chooses what is in it, for example FORM_LOG=debug or FORM_LOG=info,form_transport=trace (default:
+/// info). There, form_node::engine::source is what the log calls node::source.
 #[derive(clap::Args)]
 pub(crate) struct RunArgs {
     /// The data directory that `form node init` made
@@ -29,8 +30,7 @@ pub(super) async fn run(args: RunArgs, output: Output) -> Result<(), Stop> {
         })?,
         _ => EnvFilter::new("info"),
     };
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    log::begin(filter);
     let mut signals = Signals::listen()?;
     let (end, ended) = oneshot::channel();
     let node = form_node::run(&args.data, async move {
@@ -40,6 +40,7 @@ pub(super) async fn run(args: RunArgs, output: Output) -> Result<(), Stop> {
     let twice = async {
         signals.next().await;
         output.note("ending when the requests under way are answered; a second signal ends at once");
+        output.note("its VMs go on running: the next `form node run` adopts them; `form manage stop` is what ends one");
         let _ = end.send(());
         signals.next().await;
     };
