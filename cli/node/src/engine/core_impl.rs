@@ -1,5 +1,6 @@
 //! The engine as the API sees it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::auth::{Address, SignedRequest};
 use crate::core::{Core, Signed};
 use crate::error::{ApiError, ErrorCode};
 use crate::spec::InstanceSpec;
-use crate::store::{AttemptState, Begin, BeginRequest, ParticipantRecord, Store};
+use crate::store::{AttemptState, Begin, BeginRequest, ParticipantRecord, Store, normal_id};
 
 /// A checked wish to commit.
 pub(crate) struct Intent {
@@ -147,6 +148,23 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     node.set_committing(&local.instance_id, Some(id));
     node.input(Input::Begin(id, Box::new(Coordinator::new(plan))));
     Ok(accepted)
+}
+
+/// Whom a commit brings along: those that were asked for, each once, or all siblings.
+fn targets(asked: Option<Vec<String>>, source: &LocalInstance, siblings: Vec<String>) -> Result<Vec<String>, ApiError> {
+    let Some(asked) = asked else { return Ok(siblings) };
+    let targets: BTreeSet<_> = asked.into_iter().map(|id| normal_id(&id).unwrap_or(id)).collect();
+    let refused = |message: String| {
+        ApiError::new(ErrorCode::BadRequest, message)
+            .remedy("give the ids of other instances of the cluster, or leave targets out to mean all of them")
+    };
+    if targets.is_empty() {
+        return Err(refused("targets is empty".into()));
+    }
+    if targets.contains(&source.instance_id) {
+        return Err(refused(format!("{} is among the targets of its own commit", source.name)));
+    }
+    Ok(targets.into_iter().collect())
 }
 
 /// The answer to a request that was made before: the attempt that it began.
@@ -300,7 +318,7 @@ impl Core for Engine {
                 request_hash: signed.authorised.request_hash(),
                 request_time_ms: signed.authorised.time_ms(),
                 request: signed.request,
-                targets: request.targets.unwrap_or(siblings),
+                targets: targets(request.targets, &local, siblings)?,
                 parent: record.current_commit,
                 description,
                 timeout: request.timeout_s.map_or(COMMIT_TIMEOUT, Duration::from_secs),
