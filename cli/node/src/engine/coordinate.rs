@@ -131,7 +131,7 @@ fn entered(node: &Arc<Node>, attempt: &Arc<Attempt>, phase: Phase) {
         Phase::Settled(outcome) => {
             attempt.leave();
             node.withdraw(attempt.id.0);
-            if let Some(transport) = node.transport.get() {
+            if let Ok(transport) = node.transport() {
                 attempt.count_socket(|id| transport.socket_bytes(id));
             }
             let mut summary = attempt.summary().clone();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use form_delta::FrameIndex;
@@ -44,7 +44,8 @@ pub(crate) struct Node {
     pub(crate) vms: Vms,
     pub(crate) engine: form_delta::Engine,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
-    pub(crate) transport: OnceLock<Transport>,
+    /// Owned by whoever runs the node: it serves this node, and must not keep it alive.
+    pub(crate) transport: OnceLock<Weak<Transport>>,
     attempts: Mutex<HashMap<AttemptId, Arc<Attempt>>>,
     works: Mutex<HashMap<(String, AttemptId), Arc<Work>>>,
     outgoing: Mutex<HashMap<[u8; 16], Arc<Outgoing>>>,
@@ -123,8 +124,9 @@ impl Node {
         let _ = self.inputs.send(input);
     }
 
-    pub(crate) fn transport(&self) -> Result<&Transport, ApiError> {
-        self.transport.get().ok_or_else(|| ApiError::internal("reach a peer", "the node is still starting"))
+    pub(crate) fn transport(&self) -> Result<Arc<Transport>, ApiError> {
+        let transport = self.transport.get().and_then(Weak::upgrade);
+        transport.ok_or_else(|| ApiError::internal("reach a peer", "the node is starting or ending"))
     }
 
     /// Where a node of the installation is.

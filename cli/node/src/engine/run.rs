@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use form_transport::{NodeKey, Transport};
-use form_vmm_hooks::{Accel, Qemu, QemuConfig};
+use form_vmm_hooks::{Accel, Qemu, QemuConfig, Vmm};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -90,11 +90,27 @@ fn record(key: &NodeKey, config: &NodeConfig) -> NodeRecord {
 /// # Errors
 /// The directory is not a node's or is in use, an address is taken, or the store is another installation's.
 pub async fn run(data_dir: &Path, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ApiError> {
+    let config = NodeConfig::load(&Layout::new(data_dir).config())?;
+    let store = Store::open(&config.store).await?;
+    let binary = config.qemu.unwrap_or_else(|| "qemu-system-x86_64".into());
+    let vmm = Arc::new(Qemu::new(QemuConfig { binary, accel: Accel::Auto }));
+    run_on(data_dir, store, vmm, shutdown).await
+}
+
+/// As [`run`], on a state store and a monitor of the caller's.
+///
+/// # Errors
+/// As those of [`run`].
+pub async fn run_on(
+    data_dir: &Path,
+    store: Store,
+    vmm: Arc<dyn Vmm>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ApiError> {
     let layout = Layout::new(data_dir);
     let config = NodeConfig::load(&layout.config())?;
     let _lock = lock(&layout)?;
     let key = NodeKey::load(&layout.key()).map_err(|e| ApiError::internal("read the node's key", chain(&e)))?;
-    let store = Store::open(&config.store).await?;
     if store.installation_id() != config.installation_id {
         return Err(ApiError::new(ErrorCode::WrongState, format!("{} is another installation's store", config.store))
             .cause(format!("it is {}, this node is of {}", store.installation_id(), config.installation_id))
@@ -108,9 +124,6 @@ pub async fn run(data_dir: &Path, shutdown: impl Future<Output = ()> + Send + 's
         tracing::warn!(why, "io_uring can't be used here; images are written with pwrite");
     }
     let (inputs, receiver) = mpsc::unbounded_channel();
-    let qemu =
-        QemuConfig { binary: config.qemu.clone().unwrap_or_else(|| "qemu-system-x86_64".into()), accel: Accel::Auto };
-    let vmm = Arc::new(Qemu::new(qemu));
     let db = NodeDb::open(&layout.db())?;
     let quic = config.quic;
     let node = Arc::new(Node::new(Parts { layout, config, key, store, db, vmm, engine, inputs }));
@@ -120,8 +133,9 @@ pub async fn run(data_dir: &Path, shutdown: impl Future<Output = ()> + Send + 's
             .cause(chain(&e))
             .remedy("stop what uses it, or make the node with another --quic")
     })?;
+    let transport = Arc::new(transport);
     // The first and only time.
-    let _ = node.transport.set(transport);
+    let _ = node.transport.set(Arc::downgrade(&transport));
 
     recover::recover(&node).await?;
     let driver = tokio::spawn(driver::run(Arc::clone(&node), receiver));
@@ -151,9 +165,7 @@ pub async fn run(data_dir: &Path, shutdown: impl Future<Output = ()> + Send + 's
             Err(panic) => panic.to_string(),
         })),
     };
-    if let Some(transport) = node.transport.get() {
-        transport.close().await;
-    }
+    transport.close().await;
     ended
 }
 

@@ -1,0 +1,111 @@
+//! Where a test reaches into running nodes: at a step it waits, acts, or makes it fail. Each hook works once.
+
+use std::sync::{Arc, Mutex};
+
+use form_vmm_hooks::fake::Step;
+use tokio::sync::Semaphore;
+
+/// A step that can be hooked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// A node asks its monitor what the host is: in a preflight, and when a target checks an offer.
+    Host(usize),
+    /// The monitor is about to do this with the instance of that name.
+    Vm(String, Step),
+    /// A node is about to write a key with this prefix to the state store.
+    Write(usize, &'static str),
+    /// It has written it, and has not heard so yet.
+    Written(usize, &'static str),
+}
+
+pub(crate) fn vm(name: &str, step: Step) -> Point {
+    Point::Vm(name.into(), step)
+}
+
+type Act = Box<dyn FnOnce() + Send>;
+
+enum Deed {
+    Hold(Hold),
+    Act(Act),
+    Fail,
+}
+
+/// A step that waits.
+#[derive(Clone)]
+pub(crate) struct Hold {
+    reached: Arc<Semaphore>,
+    released: Arc<Semaphore>,
+}
+
+impl Hold {
+    /// Waits until the step is held.
+    pub(crate) async fn reached(&self) {
+        let patience = std::time::Duration::from_secs(30);
+        let reached = tokio::time::timeout(patience, self.reached.acquire()).await;
+        reached.expect("the step is not reached").expect("open").forget();
+    }
+
+    /// Lets the step go on.
+    pub(crate) fn release(&self) {
+        self.released.add_permits(1);
+    }
+}
+
+/// All hooks of a scene.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks(Arc<Mutex<Vec<(Point, Deed)>>>);
+
+impl Hooks {
+    /// The next such step waits until it is released.
+    pub(crate) fn hold(&self, point: Point) -> Hold {
+        let hold = Hold { reached: Arc::new(Semaphore::new(0)), released: Arc::new(Semaphore::new(0)) };
+        self.add(point, Deed::Hold(hold.clone()));
+        hold
+    }
+
+    /// Just before the next such step, `act` is run.
+    pub(crate) fn act(&self, point: Point, act: impl FnOnce() + Send + 'static) {
+        self.add(point, Deed::Act(Box::new(act)));
+    }
+
+    /// The next such step fails.
+    pub(crate) fn fail(&self, point: Point) {
+        self.add(point, Deed::Fail);
+    }
+
+    /// Steps are as they were.
+    pub(crate) fn clear(&self) {
+        self.0.lock().expect("lock").clear();
+    }
+
+    /// Hooks that no step has met.
+    pub(crate) fn left(&self) -> Vec<Point> {
+        self.0.lock().expect("lock").iter().map(|(point, _)| point.clone()).collect()
+    }
+
+    fn add(&self, point: Point, deed: Deed) {
+        self.0.lock().expect("lock").push((point, deed));
+    }
+
+    /// A step that fits is here. False: it is to fail.
+    pub(crate) async fn pass(&self, fits: impl Fn(&Point) -> bool) -> bool {
+        let deed = {
+            let mut hooks = self.0.lock().expect("lock");
+            let found = hooks.iter().position(|(point, _)| fits(point));
+            found.map(|found| hooks.remove(found).1)
+        };
+        match deed {
+            None => true,
+            Some(Deed::Fail) => false,
+            Some(Deed::Act(act)) => {
+                act();
+                true
+            }
+            Some(Deed::Hold(hold)) => {
+                hold.reached.add_permits(1);
+                hold.released.acquire().await.expect("open").forget();
+                true
+            }
+        }
+    }
+}

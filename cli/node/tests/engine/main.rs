@@ -1,0 +1,9 @@
+//! The engine, whole: nodes with QUIC on loopback, SQLite, files, and their API over HTTP; only the guests are fake.
+
+mod client;
+mod commits;
+mod gate;
+mod hooks;
+mod monitor;
+mod node;
+mod scene;

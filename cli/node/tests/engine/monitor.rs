@@ -1,0 +1,107 @@
+//! The fake monitor of one node, with hooks before each of its steps.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use form_vmm_hooks::fake::{FakeVmm, Step};
+use form_vmm_hooks::{Captured, Error, HostFacts, Machine, Result, Vm, VmState, Vmm, WhilePaused};
+
+use crate::hooks::{Hooks, Point, vm};
+
+/// Of one node; all nodes of a scene share the [`FakeVmm`] behind it, and their processes outlive a node.
+pub(crate) struct Monitor {
+    pub(crate) node: usize,
+    pub(crate) fake: FakeVmm,
+    pub(crate) hooks: Hooks,
+}
+
+struct Guest {
+    vm: Arc<dyn Vm>,
+    name: String,
+    hooks: Hooks,
+}
+
+async fn pass(hooks: &Hooks, name: &str, step: Step) -> Result<()> {
+    let here = vm(name, step);
+    match hooks.pass(|point| *point == here).await {
+        true => Ok(()),
+        false => Err(Error::Command { name: name.into(), command: "hooked", reason: "failure asked for".into() }),
+    }
+}
+
+impl Monitor {
+    fn guest(&self, machine: &Machine, vm: Arc<dyn Vm>) -> Arc<dyn Vm> {
+        Arc::new(Guest { vm, name: machine.name.clone(), hooks: self.hooks.clone() })
+    }
+}
+
+#[async_trait]
+impl Vmm for Monitor {
+    async fn host(&self) -> Result<HostFacts> {
+        self.hooks.pass(|point| *point == Point::Host(self.node)).await;
+        self.fake.host().await
+    }
+
+    async fn boot(&self, machine: &Machine) -> Result<Arc<dyn Vm>> {
+        pass(&self.hooks, &machine.name, Step::Boot).await?;
+        Ok(self.guest(machine, self.fake.boot(machine).await?))
+    }
+
+    async fn restore(&self, machine: &Machine, device_state: File) -> Result<Arc<dyn Vm>> {
+        pass(&self.hooks, &machine.name, Step::Restore).await?;
+        Ok(self.guest(machine, self.fake.restore(machine, device_state).await?))
+    }
+
+    async fn adopt(&self, machine: &Machine) -> Result<Option<Arc<dyn Vm>>> {
+        pass(&self.hooks, &machine.name, Step::Adopt).await?;
+        Ok(self.fake.adopt(machine).await?.map(|vm| self.guest(machine, vm)))
+    }
+}
+
+#[async_trait]
+impl Vm for Guest {
+    fn pid(&self) -> u32 {
+        self.vm.pid()
+    }
+
+    async fn state(&self) -> Result<VmState> {
+        self.vm.state().await
+    }
+
+    async fn pause(&self) -> Result<()> {
+        pass(&self.hooks, &self.name, Step::Pause).await?;
+        self.vm.pause().await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        pass(&self.hooks, &self.name, Step::Resume).await?;
+        self.vm.resume().await
+    }
+
+    async fn set_link(&self, up: bool) -> Result<()> {
+        pass(&self.hooks, &self.name, Step::SetLink).await?;
+        self.vm.set_link(up).await
+    }
+
+    /// A failure at [`Step::CaptureState`] is one of the copy, in place of the copy.
+    async fn capture(&self, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+        pass(&self.hooks, &self.name, Step::CaptureStop).await?;
+        let here = vm(&self.name, Step::CaptureState);
+        if self.hooks.pass(|point| *point == here).await {
+            return self.vm.capture(state_out, while_paused).await;
+        }
+        let failed = || Err(std::io::Error::other("no copy was made, as asked for"));
+        self.vm.capture(state_out, Box::new(failed)).await
+    }
+
+    async fn quit(&self) -> Result<()> {
+        pass(&self.hooks, &self.name, Step::Quit).await?;
+        self.vm.quit().await
+    }
+
+    fn console(&self) -> PathBuf {
+        self.vm.console()
+    }
+}

@@ -1,0 +1,133 @@
+//! One node in a runtime of its own, so that it can be lost as a process is.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use form_node::store::{SqliteKv, Store};
+use form_node::{ApiError, InitOptions, init, run_on};
+use form_vmm_hooks::fake::FakeVmm;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+
+use crate::client::get;
+use crate::gate::Gate;
+use crate::hooks::Hooks;
+use crate::monitor::Monitor;
+
+/// A node, running or not.
+pub(crate) struct Node {
+    pub(crate) number: usize,
+    pub(crate) id: String,
+    pub(crate) data: PathBuf,
+    pub(crate) api: SocketAddr,
+    pub(crate) quic: SocketAddr,
+    /// Its way to the state store is shut while this is set.
+    pub(crate) cut_off: Arc<AtomicBool>,
+    state: PathBuf,
+    fake: FakeVmm,
+    hooks: Hooks,
+    process: Option<(Runtime, JoinHandle<Result<(), ApiError>>)>,
+}
+
+/// An address that no other node of this machine's tests has: 127/8 is all loopback.
+pub(crate) fn own_ip() -> [u8; 4] {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    assert!(number < 1 << 9, "more nodes than addresses");
+    let [a, b, c, d] = (0x7f00_0000 | 1 << 23 | (process % (1 << 14)) << 9 | number).to_be_bytes();
+    [a, b, c, d]
+}
+
+impl Node {
+    pub(crate) async fn init(number: usize, dir: &Path, state: &Path, fake: &FakeVmm, hooks: &Hooks) -> Self {
+        let ip = own_ip();
+        let (api, quic) = (SocketAddr::from((ip, 3002)), SocketAddr::from((ip, 3003)));
+        let data = dir.join(format!("node-{number}"));
+        let store = format!("sqlite:{}", state.display());
+        let made = init(&InitOptions { data_dir: data.clone(), store, api, quic, qemu: None }).await.expect("init");
+        Self {
+            number,
+            id: made.node_id,
+            data,
+            api,
+            quic,
+            cut_off: Arc::default(),
+            state: state.to_owned(),
+            fake: fake.clone(),
+            hooks: hooks.clone(),
+            process: None,
+        }
+    }
+
+    /// Runs it until it is killed; it answers when this returns.
+    pub(crate) async fn start(&mut self) {
+        if let Err(error) = self.try_start().await {
+            panic!("node {} does not start: {error} ({:?})", self.number, error.cause);
+        }
+    }
+
+    /// As [`Node::start`]; the error that ended it.
+    pub(crate) async fn try_start(&mut self) -> Result<(), ApiError> {
+        assert!(self.process.is_none(), "it runs");
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+        let monitor = Monitor { node: self.number, fake: self.fake.clone(), hooks: self.hooks.clone() };
+        let (data, state, node) = (self.data.clone(), self.state.clone(), self.number);
+        let (hooks, shut) = (self.hooks.clone(), Arc::clone(&self.cut_off));
+        let running = runtime.spawn(async move {
+            let kv = Arc::new(SqliteKv::open(&state).await?);
+            let store = Store::over(Arc::new(Gate { node, kv, hooks, shut })).await?;
+            run_on(&data, store, Arc::new(monitor), pending()).await
+        });
+        self.process = Some((runtime, running));
+        loop {
+            if get(self.api, "/api/v1/node").await.is_ok() {
+                return Ok(());
+            }
+            if self.process.as_ref().is_some_and(|(_, running)| running.is_finished()) {
+                let (runtime, running) = self.process.take().expect("it ran");
+                let ended = running.await.expect("no panic");
+                end(runtime);
+                return Err(ended.expect_err("it does not end by itself"));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// All that it was doing ends where it is, and nobody is told. Its VMs go on.
+    pub(crate) fn kill(&mut self) {
+        let (runtime, _) = self.process.take().expect("it runs");
+        end(runtime);
+    }
+
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        self.start().await;
+    }
+
+    /// Names in a directory of its data; none if it is not there.
+    pub(crate) fn names(&self, dir: &str) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.data.join(dir)) else { return Vec::new() };
+        let mut names: Vec<_> =
+            entries.map(|e| e.expect("entry").file_name().into_string().expect("a name of ours")).collect();
+        names.sort();
+        names
+    }
+}
+
+/// Waits for what runs on blocking threads: a process that is lost has none, and its files do not change any more.
+fn end(runtime: Runtime) {
+    let ended = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
+    ended.join().expect("no panic");
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some((runtime, _)) = self.process.take() {
+            end(runtime);
+        }
+    }
+}
