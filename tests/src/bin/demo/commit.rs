@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use form_node::api::types::{AttemptEvent, AttemptView, CommitSummary, InstanceView};
 use form_tests::{Context, Error, Form, Result, send};
 
-use crate::screen::{check_that, command, mib, say, title};
+use crate::screen::{check_that, command, say, size, title};
 
 /// Commits `name` from the node at `api`; what the node says of it afterwards is the answer.
 pub(crate) fn commit(
@@ -51,10 +51,10 @@ fn figures(summary: &CommitSummary, took: Duration) -> Result<()> {
         say(&format!(
             "to {}: {} sent (counted at the socket), {percent:.2} % of one guest's {} allocated (RAM {}, disk {})",
             target.instance,
-            mib(target.sent_bytes),
-            mib(allocated),
-            mib(summary.ram_allocated_bytes),
-            mib(summary.disk_allocated_bytes),
+            size(target.sent_bytes),
+            size(allocated),
+            size(summary.ram_allocated_bytes),
+            size(summary.disk_allocated_bytes),
         ));
         say(&format!("    downtime {:.1} ms, rebuilt with {}", target.downtime_ns as f64 / 1e6, target.engine));
     }

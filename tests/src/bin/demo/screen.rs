@@ -30,7 +30,8 @@ pub(crate) fn check_that(what: &str, holds: bool) -> Result<()> {
     check(what, if holds { Ok(()) } else { Err(Error::new(format!("this did not hold: {what}"))) })
 }
 
-/// `12.3 MiB`
-pub(crate) fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+/// `380.5 KiB`, `62.0 MiB`
+pub(crate) fn size(bytes: u64) -> String {
+    let kib = bytes as f64 / 1024.0;
+    if kib < 1024.0 { format!("{kib:.1} KiB") } else { format!("{:.1} MiB", kib / 1024.0) }
 }

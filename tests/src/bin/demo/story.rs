@@ -5,7 +5,7 @@ use form_tests::{Assets, Cluster, Error, Form, Guest, Marks, NodeOptions, Result
 
 use crate::commit::commit;
 use crate::left_up::left_up;
-use crate::screen::{check, check_that, command, mib, say, title};
+use crate::screen::{check, check_that, command, say, size, title};
 
 /// Where the counter starts: nothing else in the guest counts there.
 const COUNTER_START: u64 = 4_711_000;
@@ -86,7 +86,7 @@ fn boot(cluster: &Cluster) -> Result<Vec<Guest>> {
         let name = format!("demo-{number}");
         command(&["manage", "create", "--name", &name, "--like", "demo-1"]);
         let Created { received_bytes, .. } = cluster.create_like(number, &name, "demo-1")?;
-        say(&format!("node {number} received the cluster's head in full, this once: {}", mib(received_bytes)));
+        say(&format!("node {number} received the cluster's head in full, this once: {}", size(received_bytes)));
         command(&["manage", "start", "--name", &name]);
         guests.push(cluster.boot(number, &name)?);
     }
@@ -120,7 +120,8 @@ fn arrived(guests: &mut [Guest], source: usize, before: &Marks, boot_id: &str) -
         let again = Marks::read(guest)?;
         check_that(&format!("{}: it counts", guest.name()), counts_on(guest, &again)?)?;
         let same = guest.boot_id()? == boot_id;
-        check_that(&format!("{}: boot_id {boot_id}: restored, not rebooted", guest.name()), same)?;
+        let how = if number == source { "as ever" } else { "restored, not rebooted" };
+        check_that(&format!("{}: boot_id {boot_id}: {how}", guest.name()), same)?;
     }
     Ok(())
 }
