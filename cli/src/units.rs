@@ -47,6 +47,26 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "-".into() } else { format!("{:.2} %", part as f64 * 100.0 / whole as f64) }
 }
 
+/// The first digits of an id, by which people compare them.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// `2026-11-23 08:25:09 UTC` of Unix time in milliseconds.
+pub(crate) fn utc(ms: u64) -> String {
+    let (days, second) = (ms / 86_400_000, ms / 1000 % 86_400);
+    // Years that begin in March, in eras of 400 of them: Howard Hinnant's civil_from_days.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + later;
+    format!("{year}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", second / 3600, second / 60 % 60, second % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +84,17 @@ mod tests {
             [bytes(7), bytes(7 << 20), duration_ms(7), duration_ms(7000)].map(in_column),
             ["7 B  ", "7.0 MiB", "7 ms", "7.00 s "]
         );
+        // From `date -u -d @…`.
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_868_799, "2000-02-29 23:59:59 UTC"),
+            (951_868_800, "2000-03-01 00:00:00 UTC"),
+            (1_795_422_309, "2026-11-23 08:25:09 UTC"),
+            (4_107_542_399, "2100-02-28 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(utc(seconds * 1000 + 999), text);
+        }
         assert_eq!((percent(13, 1000), percent(1, 0)), ("1.30 %".into(), "-".into()));
     }
 }

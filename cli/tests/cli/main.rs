@@ -9,4 +9,5 @@ mod node_process;
 mod other_commands;
 mod reference;
 mod run;
+mod status;
 mod unsettled;

@@ -128,10 +128,13 @@ fix: a node runs once: stop the other `form node run`, or use the one that is th
     assert_eq!(code, Some(0));
     let (log, notes): (Vec<String>, Vec<String>) = said.into_iter().partition(|line| is_log(line));
     assert!(log.iter().any(|line| line.contains(" INFO node::run: running ")), "{log:?}");
-    assert_data_eq!(notes.join("\n"), str![[r#"
+    assert_data_eq!(
+        notes.join("\n"),
+        str![[r#"
 ending when the requests under way are answered; a second signal ends at once
 its VMs go on running: the next `form node run` adopts them; `form manage stop` is what ends one
-"#]]);
+"#]]
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The other commands against a node that says what it is told to: what they send, and what they show.
 
-use crate::fake_node::{ATTEMPT, Answer, CLUSTER, FakeNode, INSTANCE, instance};
+use crate::fake_node::{Answer, CLUSTER, FakeNode, INSTANCE, instance};
 use crate::run::{form, form_with};
 use serde_json::{Value, json};
 use snapbox::{assert_data_eq, str};
@@ -36,73 +36,6 @@ free space    5.0 GiB
     );
     let json = form(&["--json", "node", "status", "--node", &node.url]);
     assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap(), crate::fake_node::node());
-}
-
-#[test]
-fn instances_and_status() {
-    let mut second = instance();
-    second["name"] = json!("demo-2");
-    second["instance_id"] = json!("02".repeat(20));
-    second["local"] = json!(false);
-    let mut stranger = second.clone();
-    stranger["name"] = json!("web");
-    stranger["cluster_id"] = json!("ee".repeat(20));
-    stranger["snapshot_id"] = Value::Null;
-    let list = json!([instance(), second, stranger]);
-    let node = FakeNode::start(move |request, _| match request.path.as_str() {
-        "/api/v1/instances" => Some(Answer::Json(200, list.clone())),
-        "/api/v1/instances/demo-1" => {
-            let mut busy = instance();
-            busy["attempt_id"] = json!(ATTEMPT);
-            Some(Answer::Json(200, busy))
-        }
-        path if path == format!("/api/v1/attempts/{ATTEMPT}") => Some(Answer::Json(
-            200,
-            json!({ "attempt_id": ATTEMPT, "instance_id": INSTANCE, "outcome": "pending", "settled": false,
-                    "last_event": { "type": "bytes", "target": "demo-2", "phase": "stage", "done": 1024, "total": 4096 } }),
-        )),
-        _ => None,
-    });
-    assert_data_eq!(
-        form(&["manage", "instances", "--node", &node.url]).to_string(),
-        str![[r#"
-exit 0
-name    status   commit        cluster       node                     id
-demo-1  Started  4ead4ead4ead  c1c1c1c1c1c1  d0d0d0d0d0d0 (this one)  0101010101010101010101010101010101010101
-demo-2  Started  4ead4ead4ead  c1c1c1c1c1c1  d0d0d0d0d0d0             0202020202020202020202020202020202020202
-web     Started  -             eeeeeeeeeeee  d0d0d0d0d0d0             0202020202020202020202020202020202020202
-
-"#]]
-    );
-    assert_data_eq!(
-        form(&["manage", "status", "-n", "demo-1", "--node", &node.url]).to_string(),
-        str![[r#"
-exit 0
-demo-1: Started
-id        0101010101010101010101010101010101010101
-cluster   c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1
-node      d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0
-owner     f39fd6e51aad88f6f4ce6ab8827279cfffb92266
-commit    4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead
-attempt   a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7: pending, not settled yet; last: demo-2 stage, 1.0 KiB of 4.0 KiB
-
-name    status   commit        cluster       node                     id
-demo-1  Started  4ead4ead4ead  c1c1c1c1c1c1  d0d0d0d0d0d0 (this one)  0101010101010101010101010101010101010101
-demo-2  Started  4ead4ead4ead  c1c1c1c1c1c1  d0d0d0d0d0d0             0202020202020202020202020202020202020202
-
-commits, oldest first:
-4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead  first
-
-"#]]
-    );
-    assert_data_eq!(
-        form(&["manage", "status", "-n", "demo-9", "--node", &node.url]).to_string(),
-        str![[r#"
-exit 3
-error: no such thing
-
-"#]]
-    );
 }
 
 #[test]

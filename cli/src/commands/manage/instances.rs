@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::exit::Stop;
 use crate::output::Output;
 use crate::table::Table;
+use crate::units::short;
 
 /// List the instances of the installation
 #[derive(clap::Args)]
@@ -27,14 +28,13 @@ pub(super) async fn run(args: InstancesArgs, output: Output) -> Result<(), Stop>
 
 /// One row an instance; commits and nodes by the first digits of their ids, which is how people compare them.
 pub(super) fn table(instances: &[InstanceView]) -> String {
-    let short = |id: &str| id.chars().take(12).collect::<String>();
     let mut table = Table::new(["name", "status", "commit", "cluster", "node", "id"]);
     for instance in instances {
         table.row([
             instance.name.clone(),
             instance.status.clone(),
-            instance.snapshot_id.as_deref().map_or("-".into(), short),
-            short(&instance.cluster_id),
+            instance.snapshot_id.as_deref().map_or("-", short).to_owned(),
+            short(&instance.cluster_id).to_owned(),
             format!("{}{}", short(&instance.node_id), if instance.local { " (this one)" } else { "" }),
             instance.instance_id.clone(),
         ]);

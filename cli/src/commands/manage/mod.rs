@@ -1,5 +1,7 @@
 //! `form manage`.
 
+mod attempt;
+mod clusters;
 mod commit;
 mod console;
 mod create;

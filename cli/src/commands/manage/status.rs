@@ -1,35 +1,40 @@
-use form_node::ErrorCode;
-use form_node::api::types::{AttemptEvent, AttemptView, InstanceView};
+use form_node::api::types::{AttemptView, InstanceView};
 use serde_json::json;
 
+use super::attempt;
+use super::clusters::{self, Cluster};
 use super::instances::table;
 use crate::args::{InstanceArgs, NodeArgs};
-use crate::client::{Client, segment};
+use crate::client::Client;
 use crate::exit::Stop;
 use crate::output::Output;
-use crate::units::bytes;
+use crate::units::utc;
 
-/// Show an instance, its cluster, its commits, and the commit that is under way
+/// Show an instance, its cluster, its commits, and the commit that is under way; or all clusters
+///
+/// Of a commit that is under way it shows the phase, and who waits for whom. Without --id and --name it shows every
+/// cluster: its head, its instances, and its attempt in flight.
 #[derive(clap::Args)]
+#[command(mut_group("instance", |group| group.required(false)))]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    instance: InstanceArgs,
+    instance: Option<InstanceArgs>,
     #[command(flatten)]
     node: NodeArgs,
 }
 
 pub(super) async fn run(args: StatusArgs, output: Output) -> Result<(), Stop> {
     let client = Client::new(args.node.node);
-    let instance = client.instance(args.instance.id_or_name()).await?;
+    let Some(instance) = args.instance else {
+        let clusters = Cluster::all(&client).await?;
+        output.result(&json!({ "clusters": clusters }), || clusters::text(&clusters));
+        return Ok(());
+    };
+    let instance = client.instance(instance.id_or_name()).await?;
     let mut members: Vec<InstanceView> = client.get("/api/v1/instances").await?;
     members.retain(|member| member.cluster_id == instance.cluster_id);
     let attempt = match &instance.attempt_id {
-        Some(id) => match client.get::<AttemptView>(&format!("/api/v1/attempts/{}", segment(id))).await {
-            Ok(attempt) => Some(attempt),
-            // Settled meanwhile and forgotten, or known to another node alone.
-            Err(error) if error.code == ErrorCode::NotFound => None,
-            Err(error) => return Err(error.into()),
-        },
+        Some(id) => attempt::ask(&client, id).await?,
         None => None,
     };
     let value = json!({ "instance": instance, "members": members, "attempt": attempt });
@@ -48,41 +53,22 @@ fn text(instance: &InstanceView, members: &[InstanceView], attempt: Option<&Atte
         instance.owner,
         instance.snapshot_id.as_deref().unwrap_or("none yet"),
     );
-    match (attempt, &instance.attempt_id) {
-        (Some(attempt), _) => {
-            text += &format!("\nattempt   {}: {}", attempt.attempt_id, attempt.outcome);
-            text += if attempt.settled { ", settled" } else { ", not settled yet" };
-            if let Some(event) = &attempt.last_event {
-                text += &format!("; last: {}", describe(event));
-            }
-        }
-        (None, Some(id)) => text += &format!("\nattempt   {id} (the node asked knows no more of it)"),
-        (None, None) => text += "\nattempt   none under way",
-    }
+    text += "\nattempt   ";
+    text += &match (attempt, &instance.attempt_id) {
+        (Some(attempt), _) => format!("{}\n          {}", attempt.attempt_id, attempt::describe(attempt)),
+        (None, Some(id)) => format!("{id} (the node asked knows no more of it)"),
+        (None, None) => match instance.snapshots.last() {
+            Some(last) => format!("none in flight; the last commit was made on {}", utc(last.timestamp_ms)),
+            None => "none in flight".into(),
+        },
+    };
     text += &format!("\n\n{}", table(members));
     if !instance.snapshots.is_empty() {
         text += "\n\ncommits, oldest first:";
         for snapshot in &instance.snapshots {
-            text += &format!("\n{}  {}", snapshot.snapshot_id, snapshot.description);
+            let line = format!("{}  {}  {}", snapshot.snapshot_id, utc(snapshot.timestamp_ms), snapshot.description);
+            text += &format!("\n{}", line.trim_end());
         }
     }
     text
-}
-
-fn describe(event: &AttemptEvent) -> String {
-    match event {
-        AttemptEvent::Phase { target, phase, .. } => {
-            format!("{}{phase}", target.as_ref().map_or(String::new(), |target| format!("{target} ")))
-        }
-        AttemptEvent::Bytes { target, phase, done, total } => format!(
-            "{}{phase}, {} of {}",
-            target.as_ref().map_or(String::new(), |target| format!("{target} ")),
-            bytes(*done),
-            bytes(*total)
-        ),
-        AttemptEvent::Snapshot { snapshot_id } => format!("commit {snapshot_id}"),
-        AttemptEvent::Committed { .. } => "committed".into(),
-        AttemptEvent::Failed { error } => format!("failed: {}", error.message),
-        AttemptEvent::Settled { .. } => "settled".into(),
-    }
 }
