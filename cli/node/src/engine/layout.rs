@@ -112,3 +112,9 @@ pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// What is in a directory; nothing if it is not there.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect()
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use form_proto::{AttemptId, Participant};
 
 use super::driver::Input;
-use super::layout::remove_dir;
+use super::layout::{names, remove_dir};
 use super::lifecycle::vmm_error;
 use super::participate::Work;
 use super::{Node, target};
@@ -100,11 +100,6 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &Has
         remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
     }
     Ok(())
-}
-
-fn names(dir: &std::path::Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect()
 }
 
 /// An attempt's id from its hex form.

@@ -14,7 +14,7 @@ use super::attempt::add_ms;
 use super::bases::staged_manifest;
 use super::build::{Build, Progress, build, delta};
 use super::instance::{DEVICE, LocalInstance, MEMORY, file_name};
-use super::layout::{make_dir, remove_dir, sync_dir};
+use super::layout::{make_dir, names, remove_dir, sync_dir};
 use super::lifecycle::vmm_error;
 use super::limits::PROGRESS_INTERVAL;
 use super::participate::{Work, post};
@@ -161,7 +161,7 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
     let began = Instant::now();
     let slot = node.vms.slot(instance);
     let switched = local.live == live;
-    let made = slot.incoming.or(slot.current.filter(|_| switched));
+    let made = slot.incoming.or_else(|| slot.current.clone().filter(|_| switched));
     let new = match made {
         Some(made) if made.state().await.map_err(vmm_error)? != VmState::Gone => made,
         // Its process or its host was lost after the commit point.
@@ -175,19 +175,21 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
     }
     new.set_link(true).await.map_err(vmm_error)?;
 
-    let old_live = std::mem::replace(&mut local.live, live);
-    node.db.put_instance(&local)?;
     if !switched {
-        if let Some(old) = node.vms.current(instance) {
+        if let Some(old) = slot.current {
             old.quit().await.map_err(vmm_error)?;
         }
-        let old_dir = node.layout.live(instance, &old_live);
-        remove_dir(&old_dir).map_err(|e| ApiError::io("remove", &old_dir, &e))?;
+        local.live = live;
+        node.db.put_instance(&local)?;
     }
     node.vms.change(instance, |slot| {
         slot.current = Some(new);
         slot.incoming = None;
     });
+    for old in names(&node.layout.instance(instance)).into_iter().filter(|name| *name != local.live) {
+        let dir = node.layout.live(instance, &old);
+        remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
+    }
     source::advance(node, instance, task, &context).await?;
     source::note(node, instance, &context).await?;
     node.store.set_instance_status(instance, InstanceStatus::Started).await?;
