@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use form_delta::{Hash, Image, Manifest, refresh_shadow};
 use form_proto::CommitId;
 use form_transport::{Artifact, ArtifactKind, COMMIT_VERSION, Commit};
+use form_vmm_hooks::ErrorKind;
 
 use super::attempt::Attempt;
 use super::bases::{self, staged_manifest};
@@ -21,6 +22,7 @@ use super::build::{chain, delta};
 use super::encode::{self, Encodings};
 use super::instance::{DEVICE, LocalInstance, MEMORY, file_name};
 use super::layout::{Layout, create_file, make_dir, remove_dir, write_durably};
+use super::lifecycle::vmm_error;
 use super::{Node, blocking};
 use crate::api::types::AttemptEvent;
 use crate::error::{ApiError, ErrorCode};
@@ -86,7 +88,7 @@ pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<
         time_ms: super::lifecycle::unix_ms(),
         request_message: attempt.request.message.clone(),
         source_instance: source.instance_id.clone(),
-        vmm: super::preflight::facts_text(&node.vmm.host().await.map_err(super::lifecycle::vmm_error)?)?,
+        vmm: super::preflight::facts_text(&node.vmm.host().await.map_err(vmm_error)?)?,
     };
     commit.validate().map_err(|e| ApiError::internal("make the commit", chain(&e)))?;
     let commit_id = CommitId(commit.id());
@@ -176,22 +178,28 @@ async fn pause(
         .map_err(|e| ApiError::internal("open the shadows", e))?;
     let counted = Arc::new(Mutex::new(Paused::default()));
     let counter = Arc::clone(&counted);
-    let captured = vm
-        .capture(
-            state_out,
-            Box::new(move || {
-                for (artifact, live, shadow) in &pairs {
-                    let done = refresh_shadow(live, shadow)
-                        .map_err(|e| std::io::Error::other(format!("{artifact}: {}", chain(&e))))?;
-                    let mut paused = counter.lock().unwrap_or_else(PoisonError::into_inner);
-                    paused.read += done.bytes_read;
-                    paused.written += done.bytes_written;
-                }
-                Ok(())
-            }),
-        )
-        .await
-        .map_err(super::lifecycle::vmm_error)?;
+    let copy = Box::new(move || {
+        for (artifact, live, shadow) in &pairs {
+            let done = refresh_shadow(live, shadow)
+                .map_err(|e| std::io::Error::other(format!("{artifact}: {}", chain(&e))))?;
+            let mut paused = counter.lock().unwrap_or_else(PoisonError::into_inner);
+            paused.read += done.bytes_read;
+            paused.written += done.bytes_written;
+        }
+        Ok(())
+    });
+    let captured = match vm.capture(state_out, copy).await {
+        Ok(captured) => captured,
+        // Whatever becomes of the commit, the guest is to run.
+        Err(error) if error.kind() == ErrorKind::StillPaused && vm.resume().await.is_ok() => {
+            let message = format!("{} could be resumed only at the second try: its capture is void", source.name);
+            return Err(ApiError::new(ErrorCode::Aborted, message).cause(chain(&error)));
+        }
+        Err(error) => {
+            tracing::error!(instance = source.name, error = chain(&error), "the capture failed");
+            return Err(vmm_error(error));
+        }
+    };
     let paused = *counted.lock().unwrap_or_else(PoisonError::into_inner);
     let mut summary = attempt.summary();
     summary.pause_ns = captured.pause_ns;
