@@ -12,6 +12,7 @@ use super::events::EventLog;
 use super::peer::Fit;
 use crate::api::types::{CommitSummary, TargetSummary};
 use crate::auth::{Address, SignedRequest};
+use crate::error::ApiError;
 use crate::store::AttemptRecord;
 
 /// A participant as the coordinator knows it.
@@ -100,6 +101,18 @@ impl Attempt {
 
     pub(crate) fn summary(&self) -> MutexGuard<'_, CommitSummary> {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It fails because of one participant: the error names that.
+    pub(crate) fn failed_at(&self, member: Member, mut error: ApiError) {
+        if let Some(MemberInfo { name, .. }) = self.member(member) {
+            let in_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if !error.message.split(|c| !in_name(c)).any(|word| word == name) {
+                let role = if member == Member::SOURCE { "source" } else { "target" };
+                error.message = format!("{role} {name}: {}", error.message);
+            }
+        }
+        self.events.failed(error);
     }
 
     /// A phase of the whole attempt begins; the one before ends.

@@ -31,14 +31,14 @@ pub(crate) fn carry_out(node: &Arc<Node>, id: AttemptId, output: CoordinatorOutp
             CoordinatorOutput::Preflight(member) => match preflight::ask(&node, &attempt, member).await {
                 Ok(()) => In::Fit(member),
                 Err(error) => {
-                    attempt.events.failed(error);
+                    attempt.failed_at(member, error);
                     In::Unfit(member)
                 }
             },
             CoordinatorOutput::Capture => match capture::capture(&node, &attempt).await {
                 Ok(commit) => In::Captured(commit),
                 Err(error) => {
-                    attempt.events.failed(error);
+                    attempt.failed_at(Member::SOURCE, error);
                     In::CaptureFailed
                 }
             },
@@ -166,7 +166,7 @@ fn send(node: &Arc<Node>, attempt: &Arc<Attempt>, member: Member, message: Messa
             Body::Offer { .. } => match offer::make(&node, &attempt, member) {
                 Ok(payload) => payload,
                 Err(error) => {
-                    attempt.events.failed(error);
+                    attempt.failed_at(member, error);
                     return node.input(Input::Coordinator(attempt.id, CoordinatorInput::Cancel));
                 }
             },
@@ -184,7 +184,7 @@ fn send(node: &Arc<Node>, attempt: &Arc<Attempt>, member: Member, message: Messa
             // Nothing is paused for good yet: a target that can't be reached fails the attempt rather than the
             // clock. Later on the message is sent again until it arrives.
             if matches!(message.body, Body::Offer { .. } | Body::Activate) {
-                attempt.events.failed(error);
+                attempt.failed_at(member, error);
                 node.input(Input::Coordinator(attempt.id, CoordinatorInput::Cancel));
             }
         }

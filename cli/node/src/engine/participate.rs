@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use form_proto::{AttemptId, Body, Message, Outcome, ParticipantInput, ParticipantOutput};
-use form_transport::{Envelope, NodeId};
+use form_transport::{Envelope, NodeId, PeerAddr};
 
 use super::attempt::{Attempt, MemberInfo};
 use super::capture::Capture;
@@ -218,7 +218,11 @@ async fn send(node: &Arc<Node>, instance: &str, message: Message) {
         super::serve::receive(node, node.id(), message.attempt, instance, message, payload).await;
         Ok(())
     } else {
-        post(node, &coordinator, message.attempt, instance, packet(message, payload)).await
+        let packet = packet(message, payload);
+        match node.peer(&coordinator).await {
+            Ok(peer) => post(node, &peer, message.attempt, instance, packet).await,
+            Err(error) => Err(error),
+        }
     };
     if let Err(error) = sent {
         tracing::warn!(instance, %error, cause = error.cause, "the coordinator was not reached");
@@ -237,7 +241,7 @@ pub(crate) async fn deliver(
         super::serve::receive(node, node.id(), attempt, &to.instance_id, message, payload).await;
         return Ok(());
     }
-    post(node, &to.peer.id.to_string(), attempt, &to.instance_id, packet(message, payload)).await
+    post(node, &to.peer, attempt, &to.instance_id, packet(message, payload)).await
 }
 
 fn packet(message: Message, payload: Vec<u8>) -> Packet {
@@ -247,13 +251,12 @@ fn packet(message: Message, payload: Vec<u8>) -> Packet {
 /// Sends a packet to a node.
 pub(crate) async fn post(
     node: &Arc<Node>,
-    to: &str,
+    to: &PeerAddr,
     attempt: AttemptId,
     instance: &str,
     packet: Packet,
 ) -> Result<(), ApiError> {
-    let peer = node.peer(to).await?;
     let body = borsh::to_vec(&packet).map_err(|e| ApiError::internal("encode a message", e))?;
     let envelope = Envelope { attempt: attempt.0, instance: instance.to_owned(), body };
-    node.transport()?.send(&peer, envelope).await.map_err(super::serve::unreachable)
+    node.transport()?.send(to, envelope).await.map_err(super::serve::unreachable)
 }

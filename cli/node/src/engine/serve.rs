@@ -124,7 +124,7 @@ pub(crate) async fn receive(
             match message.body {
                 Body::Refused(_) | Body::Settled(Outcome::Aborted) => {
                     if let Ok(error) = serde_json::from_slice(&payload) {
-                        coordinated.events.failed(error);
+                        coordinated.failed_at(member, error);
                     }
                 }
                 Body::Ready => coordinated.events.phase(Some(&info.name), "ready"),

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use form_delta::{Hash, Manifest};
 use form_proto::{AttemptId, Work as Task};
+use form_transport::PeerAddr;
 use form_vmm_hooks::{Vm, VmState};
 
 use super::attempt::add_ms;
@@ -59,7 +60,7 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
             index: index.clone(),
             staging: staging.clone(),
         };
-        build(node, one, progress(node, task.attempt, instance, shared, &artifact.name))
+        build(node, one, progress(node, task.attempt, instance, peer, &artifact.name))
     });
     for built in futures_util::future::join_all(builds).await {
         built?;
@@ -93,9 +94,8 @@ fn live_copy(name: &str, staging: &Path, live: &Path) -> Result<(), ApiError> {
     form_delta::verify_image(&file, &manifest).map_err(|e| delta(name, e))
 }
 
-fn progress(node: &Arc<Node>, attempt: AttemptId, instance: &str, shared: &Work, artifact: &str) -> Progress {
+fn progress(node: &Arc<Node>, attempt: AttemptId, instance: &str, to: PeerAddr, artifact: &str) -> Progress {
     let (node, instance, artifact) = (Arc::clone(node), instance.to_owned(), artifact.to_owned());
-    let coordinator = shared.context().coordinator.clone();
     let runtime = tokio::runtime::Handle::current();
     let last = std::sync::Mutex::new(None::<Instant>);
     Arc::new(move |phase, done, total| {
@@ -111,11 +111,11 @@ fn progress(node: &Arc<Node>, attempt: AttemptId, instance: &str, shared: &Work,
             *last = Some(Instant::now());
         }
         let packet = Packet::Progress { phase: format!("{phase} {artifact}"), done, total };
-        let (node, instance, coordinator) = (Arc::clone(&node), instance.clone(), coordinator.clone());
+        let (node, instance) = (Arc::clone(&node), instance.clone());
         runtime.spawn(async move {
-            if coordinator == node.id().to_string() {
+            if to.id == node.id() {
                 super::serve::progress(&node, node.id(), attempt, &instance, packet);
-            } else if let Err(error) = post(&node, &coordinator, attempt, &instance, packet).await {
+            } else if let Err(error) = post(&node, &to, attempt, &instance, packet).await {
                 tracing::debug!(%error, "progress was not told");
             }
         });
@@ -130,11 +130,13 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
             .remedy("start it, then commit again")
     })?;
     let began = Instant::now();
-    old.pause().await.map_err(vmm_error)?;
-    *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
-    let staging = node.layout.staging(task.attempt, instance);
-    let restored = restore(node, &local, &live_name(task.attempt), &staging.join(file_name(DEVICE))).await;
-    let new = restored.map_err(|error| ApiError {
+    let device = node.layout.staging(task.attempt, instance).join(file_name(DEVICE));
+    let restored = async {
+        old.pause().await.map_err(vmm_error)?;
+        *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+        restore(node, &local, &live_name(task.attempt), &device).await
+    };
+    let new = restored.await.map_err(|error| ApiError {
         code: ErrorCode::Aborted,
         message: format!("the commit could not be restored on target {}", local.name),
         cause: Some(match error.cause {
