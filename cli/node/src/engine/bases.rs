@@ -2,10 +2,12 @@
 //! what a diff compares with and a rebuild reads.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::Path;
 
 use form_delta::{Hash, Image, Manifest};
 
+use super::build::chain;
 use super::instance::file_name;
 use super::layout::{Layout, make_dir, sync_dir, write_durably};
 use crate::error::ApiError;
@@ -29,11 +31,30 @@ pub(crate) fn open(layout: &Layout, cluster: &str, root: Hash) -> Option<Base> {
 }
 
 /// The roots of all bases of a cluster.
-pub(crate) fn roots(layout: &Layout, cluster: &str) -> BTreeSet<Hash> {
+fn roots(layout: &Layout, cluster: &str) -> BTreeSet<Hash> {
     let Ok(dir) = std::fs::read_dir(layout.base(cluster)) else { return BTreeSet::new() };
     dir.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".img")?.parse().ok())
         .filter(|root| layout.base_manifest(cluster, *root).exists())
         .collect()
+}
+
+/// The roots of those bases of a cluster that can be built upon, as far as can be said without reading the images.
+pub(crate) fn usable(layout: &Layout, cluster: &str) -> Vec<Hash> {
+    roots(layout, cluster).into_iter().filter(|root| open(layout, cluster, *root).is_some()).collect()
+}
+
+/// After a rebuild that failed: reads a base in full, and removes it if it is not what its manifest says, so that
+/// nothing is built upon it again.
+pub(crate) fn drop_damaged(layout: &Layout, cluster: &str, base: &Base) -> bool {
+    let read = File::open(&base.path).map(|file| form_delta::verify_image(&file, &base.manifest));
+    let Ok(Err(error)) = read else { return false };
+    tracing::error!(base = %base.path.display(), error = chain(&error), "a damaged base is dropped");
+    for path in [layout.base_manifest(cluster, base.root), base.path.clone()] {
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "left over");
+        }
+    }
+    true
 }
 
 /// Where the manifest of a staged artifact waits beside its image.

@@ -44,7 +44,14 @@ pub(crate) async fn build(node: &Arc<Node>, build: Build, progress: Progress) ->
             })?),
         };
         let image = build.staging.join(file_name(&build.artifact));
-        let manifest = rebuild(&build, &spool, base.as_ref(), &image, engine, &progress)?;
+        let built = rebuild(&build, &spool, base.as_ref(), &image, engine, &progress);
+        let manifest = built.map_err(|error| match base {
+            Some(base) if bases::drop_damaged(&layout, &build.cluster, &base) => {
+                corrupt(&build.artifact, &format!("the base {} of this node is damaged", base.root))
+                    .remedy("commit again: the base was dropped, and the image will be sent in full")
+            }
+            _ => error,
+        })?;
         write_durably(&staged_manifest(&build.staging, &build.artifact), &manifest.encode())
             .map_err(|e| ApiError::io("write", &build.staging, &e))?;
         std::fs::remove_file(spool_path(&build)).map_err(|e| ApiError::io("remove", &build.staging, &e))
@@ -78,9 +85,13 @@ async fn fetch(node: &Arc<Node>, build: &Build, progress: &Progress) -> Result<S
     if !build.index.frames.is_empty() {
         let request = borsh::to_vec(&request).map_err(|e| ApiError::internal("encode a request", e))?;
         node.transport()?.fetch(&build.from, request, &mut on_item).await.map_err(|e| {
-            ApiError::new(ErrorCode::TargetUnavailable, format!("{} did not arrive in full", build.artifact))
-                .cause(e)
-                .remedy("see that the source's node is up and reachable, then commit again")
+            let message = format!("{} did not arrive in full", build.artifact);
+            match e.kind() {
+                form_transport::ErrorKind::Retryable => ApiError::new(ErrorCode::TargetUnavailable, message)
+                    .remedy("see that the source's node is up and reachable, then commit again"),
+                _ => ApiError::new(ErrorCode::Aborted, message),
+            }
+            .cause(chain(&e))
         })?;
     }
     let missing = spool.missing().len();

@@ -31,7 +31,6 @@ pub(crate) struct Intent {
     pub(crate) signer: Address,
     pub(crate) request: SignedRequest,
     pub(crate) request_hash: [u8; 32],
-    pub(crate) request_time_ms: u64,
     /// Instance ids; empty for a cluster's first commit.
     pub(crate) targets: Vec<String>,
     pub(crate) parent: Option<String>,
@@ -94,7 +93,7 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
         coordinator: node.id().to_string(),
         participants,
         membership_rev: cluster.membership_rev,
-        request_time_ms: intent.request_time_ms,
+        began_ms: lifecycle::unix_ms(),
         lease: LEASE,
     };
     let targets = members.iter().skip(1).map(|m| m.name.clone()).collect();
@@ -196,6 +195,10 @@ impl Core for Engine {
 
     fn installation_id(&self) -> String {
         self.node.store.installation_id().to_owned()
+    }
+
+    async fn pinned_owner(&self, instance_id: &str) -> Result<Option<Address>, ApiError> {
+        Ok(self.node.db.instance(instance_id)?.map(|local| local.owner))
     }
 
     async fn view(&self) -> Result<NodeView, ApiError> {
@@ -316,7 +319,6 @@ impl Core for Engine {
             Intent {
                 signer: signed.authorised.signer(),
                 request_hash: signed.authorised.request_hash(),
-                request_time_ms: signed.authorised.time_ms(),
                 request: signed.request,
                 targets: targets(request.targets, &local, siblings)?,
                 parent: record.current_commit,

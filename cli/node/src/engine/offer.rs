@@ -89,7 +89,7 @@ pub(crate) async fn check(
         method,
         path,
     };
-    let recovered = check_again(&request, &expected, record.request_time_ms)?;
+    let recovered = check_again(&request, &expected, record.began_ms)?;
     let cluster = node.store.cluster(&local.cluster_id).await?;
     let cluster = cluster.ok_or_else(|| refused("the cluster is gone".into()))?;
     if cluster.owner != local.owner {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use form_delta::Hash;
 use form_proto::Member;
 use form_vmm_hooks::{HostFacts, VmState};
 
@@ -93,7 +94,7 @@ pub(crate) async fn answer(node: &Arc<Node>, ask: &Preflight) -> Result<Fit, Api
             .cause(format!("{} MiB are needed, {} MiB are free", needed >> 20, free >> 20))
             .remedy("free some space where that node's data directory is, then commit again"));
     }
-    let roots = bases::roots(&node.layout, &ask.cluster).into_iter().map(|r| r.to_string()).collect();
+    let roots = bases::usable(&node.layout, &ask.cluster).iter().map(Hash::to_string).collect();
     Ok(Fit { roots })
 }
 

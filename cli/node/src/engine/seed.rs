@@ -68,7 +68,7 @@ async fn try_join(
         Some(head) => head,
         None => first_commit(node, &host, request, like).await?,
     };
-    let held = bases::roots(&node.layout, &like.cluster_id).iter().map(Hash::to_string).collect();
+    let held = bases::usable(&node.layout, &like.cluster_id).iter().map(Hash::to_string).collect();
     let question = Question::Seed { instance: like.instance_id.clone(), request: request.clone(), roots: held };
     let seeding = match ask(node, &host, &question).await? {
         Answer::Seeding(seeding) => *seeding,
@@ -254,7 +254,6 @@ pub(crate) async fn origin(node: &Arc<Node>, instance: &str, request: &SignedReq
             signer: authorised.signer(),
             request: request.clone(),
             request_hash: hash.finalize().into(),
-            request_time_ms: authorised.time_ms(),
             targets: Vec::new(),
             parent: None,
             description: "first commit of the cluster, made as an instance joined".into(),
