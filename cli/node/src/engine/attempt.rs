@@ -1,12 +1,14 @@
 //! An attempt that this node coordinates: what its effects share.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use form_proto::{AttemptId, Member};
 use form_transport::{NodeId, PeerAddr, SocketBytes};
 
+use super::again::Again;
 use super::capture::Capture;
 use super::events::EventLog;
 use super::peer::Fit;
@@ -23,6 +25,14 @@ pub(crate) struct MemberInfo {
     pub(crate) peer: PeerAddr,
 }
 
+/// The way to one participant.
+#[derive(Default)]
+struct Line {
+    /// A message is on its way.
+    busy: AtomicBool,
+    failures: Again,
+}
+
 /// One attempt.
 pub(crate) struct Attempt {
     pub(crate) id: AttemptId,
@@ -35,6 +45,13 @@ pub(crate) struct Attempt {
     pub(crate) timeout: Duration,
     pub(crate) events: EventLog,
     pub(crate) capture: OnceLock<Capture>,
+    /// Held while the source is captured: what a capture makes can be removed only when it has ended.
+    pub(crate) capturing: tokio::sync::Mutex<()>,
+    /// The outcome is known.
+    pub(crate) decided: AtomicBool,
+    /// Failures of the store at the commit point.
+    pub(crate) unanswered: Again,
+    lines: Vec<Line>,
     fits: Mutex<HashMap<Member, Fit>>,
     summary: Mutex<CommitSummary>,
     phase: Mutex<Option<(String, Instant)>>,
@@ -65,6 +82,7 @@ impl Attempt {
                 .collect(),
             ..CommitSummary::default()
         };
+        let lines = members.iter().map(|_| Line::default()).collect();
         Self {
             id,
             record,
@@ -75,6 +93,10 @@ impl Attempt {
             timeout,
             events: EventLog::new(),
             capture: OnceLock::new(),
+            capturing: tokio::sync::Mutex::default(),
+            decided: AtomicBool::new(false),
+            unanswered: Again::default(),
+            lines,
             fits: Mutex::default(),
             summary: Mutex::new(summary),
             phase: Mutex::default(),
@@ -93,6 +115,29 @@ impl Attempt {
     pub(crate) fn member_of(&self, instance: &str) -> Option<Member> {
         let index = self.members.iter().position(|m| m.instance_id == instance)?;
         u16::try_from(index).ok().map(Member)
+    }
+
+    /// Sends to one participant what is repeated until it is answered: nothing while an earlier message is still on
+    /// its way, so that a participant that can't be reached does not gather a crowd of them. `None`: not sent.
+    pub(crate) async fn one_at_a_time<T>(&self, member: Member, send: impl Future<Output = T>) -> Option<T> {
+        let line = self.lines.get(usize::from(member.0))?;
+        if line.busy.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let sent = send.await;
+        line.busy.store(false, Ordering::Release);
+        Some(sent)
+    }
+
+    pub(crate) fn reached(&self, member: Member) {
+        if let Some(line) = self.lines.get(usize::from(member.0)) {
+            line.failures.over();
+        }
+    }
+
+    /// A participant could not be reached. True when it is worth a line in the log.
+    pub(crate) fn unreached(&self, member: Member) -> bool {
+        self.lines.get(usize::from(member.0)).is_some_and(|line| line.failures.worth_a_line())
     }
 
     pub(crate) fn fits(&self) -> MutexGuard<'_, HashMap<Member, Fit>> {

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use form_delta::{Hash, Image, Manifest, refresh_shadow};
@@ -56,15 +57,18 @@ struct Paused {
 
 /// Captures the source of an attempt and encodes it for its targets.
 pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<CommitId, ApiError> {
+    let _capturing = attempt.capturing.lock().await;
     let source = node.local(&attempt.record.source_instance)?;
     let bases = parent_roots(node, attempt.record.parent.as_deref()).await?;
     let staging = node.layout.staging(attempt.id, &source.instance_id);
 
+    goes_on(attempt)?;
     attempt.enter("warm");
     let shadows = {
         let (layout, source, staging, bases) = (node.layout.clone(), source.clone(), staging.clone(), bases.clone());
         blocking("make the shadows", move || warm(&layout, &source, &staging, &bases)).await?
     };
+    goes_on(attempt)?;
     attempt.enter("pause");
     pause(node, attempt, &source, &staging, &shadows).await?;
 
@@ -93,6 +97,7 @@ pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<
     commit.validate().map_err(|e| ApiError::internal("make the commit", chain(&e)))?;
     let commit_id = CommitId(commit.id());
 
+    goes_on(attempt)?;
     attempt.enter("encode");
     let encodings = encode::encode(node, attempt, &source.cluster_id, &staging, &frozen).await?;
     {
@@ -112,6 +117,14 @@ pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<
         return Err(ApiError::internal("capture", "an attempt captures once"));
     }
     Ok(commit_id)
+}
+
+/// Nobody waits any more for what is captured for an attempt that was aborted.
+fn goes_on(attempt: &Attempt) -> Result<(), ApiError> {
+    match attempt.decided.load(Ordering::Acquire) {
+        false => Ok(()),
+        true => Err(ApiError::new(ErrorCode::Aborted, "the attempt was aborted during its capture")),
+    }
 }
 
 /// The roots that a commit has, by artifact.

@@ -1,6 +1,7 @@
 //! The coordinator's effects. Each runs by itself and ends as an input.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use form_proto::{
@@ -58,7 +59,9 @@ pub(crate) fn carry_out(node: &Arc<Node>, id: AttemptId, output: CoordinatorOutp
                         In::StoreReplied(StoreReply::Refused)
                     }
                     Err(error) => {
-                        tracing::warn!(attempt = attempt.hex(), %error, "commit(A) was not answered");
+                        if attempt.unanswered.worth_a_line() {
+                            tracing::error!(attempt = attempt.hex(), %error, "commit(A) was not answered: all wait");
+                        }
                         In::StoreReplied(StoreReply::Unknown)
                     }
                 }
@@ -67,7 +70,9 @@ pub(crate) fn carry_out(node: &Arc<Node>, id: AttemptId, output: CoordinatorOutp
                 Ok(store::Abort::Aborted) => In::StoreReplied(StoreReply::Applied),
                 Ok(_) => In::StoreReplied(StoreReply::Refused),
                 Err(error) => {
-                    tracing::warn!(attempt = attempt.hex(), %error, "abort(A) was not answered");
+                    if attempt.unanswered.worth_a_line() {
+                        tracing::warn!(attempt = attempt.hex(), %error, "abort(A) was not answered");
+                    }
                     In::StoreReplied(StoreReply::Unknown)
                 }
             },
@@ -80,12 +85,18 @@ pub(crate) fn carry_out(node: &Arc<Node>, id: AttemptId, output: CoordinatorOutp
 
 /// What the store says of an attempt.
 pub(crate) async fn read_outcome(node: &Node, attempt_hex: &str) -> OutcomeRead {
-    match node.store.outcome(attempt_hex).await {
+    let read = node.store.outcome(attempt_hex).await;
+    if read.is_ok() {
+        node.store_is_away.over();
+    }
+    match read {
         Ok(store::Outcome::Pending) => OutcomeRead::Pending,
         Ok(store::Outcome::Committed { .. }) => OutcomeRead::Committed,
         Ok(store::Outcome::Aborted) => OutcomeRead::Aborted,
         Err(error) => {
-            tracing::warn!(attempt = attempt_hex, %error, "the state store does not say how the attempt ended");
+            if node.store_is_away.worth_a_line() {
+                tracing::warn!(attempt = attempt_hex, %error, "the state store does not say how the attempt ended");
+            }
             OutcomeRead::Unknown
         }
     }
@@ -119,34 +130,49 @@ fn entered(node: &Arc<Node>, attempt: &Arc<Attempt>, phase: Phase) {
         Phase::Activate => attempt.enter("activate"),
         Phase::Commit => attempt.enter("commit"),
         Phase::Abort => attempt.enter("abort"),
-        Phase::Finalize(Outcome::Committed) => {
-            let snapshot_id = attempt.summary().snapshot_id.clone();
-            attempt.events.push(AttemptEvent::Committed { snapshot_id });
-            attempt.enter("finalize");
-        }
-        Phase::Finalize(Outcome::Aborted) => {
-            attempt.events.failed(aborted(attempt));
-            attempt.enter("undo");
+        Phase::Finalize(outcome) => {
+            match outcome {
+                Outcome::Committed => {
+                    let snapshot_id = attempt.summary().snapshot_id.clone();
+                    attempt.events.push(AttemptEvent::Committed { snapshot_id });
+                    attempt.enter("finalize");
+                }
+                Outcome::Aborted => {
+                    attempt.events.failed(aborted(attempt));
+                    attempt.enter("undo");
+                }
+            }
+            attempt.decided.store(true, Ordering::Release);
+            tokio::spawn(free_source(Arc::clone(node), Arc::clone(attempt)));
         }
         Phase::Settled(outcome) => {
             attempt.leave();
-            node.withdraw(attempt.id.0);
-            if let Ok(transport) = node.transport() {
-                attempt.count_socket(|id| transport.socket_bytes(id));
-            }
-            let mut summary = attempt.summary().clone();
-            summary.total_ms = attempt.events.elapsed_ms();
-            if let Some(source) = attempt.members.first() {
-                node.set_committing(&source.instance_id, None);
-                if outcome == Outcome::Aborted {
-                    let staging = node.layout.staging(attempt.id, &source.instance_id);
-                    discard(node, attempt.id, &staging);
-                }
-            }
-            let summary = (outcome == Outcome::Committed).then(|| Box::new(summary));
-            attempt.events.push(AttemptEvent::Settled { summary });
+            tokio::spawn(settled(Arc::clone(node), Arc::clone(attempt), outcome));
         }
     }
+}
+
+/// Once it is decided, the source's own participant stands for the source: it is not held until the last target, which
+/// may be gone for good, has acknowledged.
+async fn free_source(node: Arc<Node>, attempt: Arc<Attempt>) {
+    let _captured = attempt.capturing.lock().await;
+    node.committed(&attempt.record.source_instance, attempt.id);
+}
+
+async fn settled(node: Arc<Node>, attempt: Arc<Attempt>, outcome: Outcome) {
+    let _captured = attempt.capturing.lock().await;
+    node.committed(&attempt.record.source_instance, attempt.id);
+    node.withdraw(attempt.id.0);
+    if outcome == Outcome::Aborted {
+        discard(&node, attempt.id, &node.layout.staging(attempt.id, &attempt.record.source_instance));
+    }
+    if let Ok(transport) = node.transport() {
+        attempt.count_socket(|id| transport.socket_bytes(id));
+    }
+    let mut summary = attempt.summary().clone();
+    summary.total_ms = attempt.events.elapsed_ms();
+    let summary = (outcome == Outcome::Committed).then(|| Box::new(summary));
+    attempt.events.push(AttemptEvent::Settled { summary });
 }
 
 /// Removes what an attempt built for one instance, and the attempt's directory if it was the last.
@@ -178,14 +204,21 @@ fn send(node: &Arc<Node>, attempt: &Arc<Attempt>, member: Member, message: Messa
         {
             node.add_work(&info.instance_id, attempt.id, Work::of_source(&node, &attempt, capture));
         }
-        let sent = participate::deliver(&node, info, attempt.id, message, payload).await;
-        if let Err(error) = sent {
-            tracing::warn!(attempt = attempt.hex(), target = info.name, %error, cause = error.cause, "not sent");
-            // Nothing is paused for good yet: a target that can't be reached fails the attempt rather than the
-            // clock. Later on the message is sent again until it arrives.
-            if matches!(message.body, Body::Offer { .. } | Body::Activate) {
-                attempt.failed_at(member, error);
-                node.input(Input::Coordinator(attempt.id, CoordinatorInput::Cancel));
+        let sent = attempt.one_at_a_time(member, participate::deliver(&node, info, attempt.id, message, payload));
+        match sent.await {
+            None => {}
+            Some(Ok(())) => attempt.reached(member),
+            Some(Err(error)) => {
+                if attempt.unreached(member) {
+                    let cause = error.cause.as_deref();
+                    tracing::warn!(attempt = attempt.hex(), target = info.name, %error, cause, "not sent");
+                }
+                // Nothing is paused for good yet: a target that can't be reached fails the attempt rather than the
+                // clock. Later on the message is sent again until it arrives.
+                if matches!(message.body, Body::Offer { .. } | Body::Activate) {
+                    attempt.failed_at(member, error);
+                    node.input(Input::Coordinator(attempt.id, CoordinatorInput::Cancel));
+                }
             }
         }
     });

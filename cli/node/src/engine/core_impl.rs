@@ -144,7 +144,7 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     let attempt = Arc::new(attempt);
     coordinate::keep_lock(node, &attempt, LEASE_RENEW);
     node.add_attempt(attempt);
-    node.set_committing(&local.instance_id, Some(id));
+    node.set_committing(&local.instance_id, id);
     node.input(Input::Begin(id, Box::new(Coordinator::new(plan))));
     Ok(accepted)
 }

@@ -4,6 +4,7 @@
 //! input. [`coordinate`] has the coordinator's effects, [`participate`] the participants'; below them [`capture`],
 //! [`target`] and [`source`] move images and VMs.
 
+mod again;
 mod attempt;
 mod bases;
 mod build;

@@ -11,6 +11,7 @@ use form_transport::{NodeId, NodeKey, PeerAddr, Transport};
 use form_vmm_hooks::Vmm;
 use tokio::sync::mpsc;
 
+use super::again::Again;
 use super::attempt::Attempt;
 use super::db::NodeDb;
 use super::driver::Input;
@@ -49,12 +50,13 @@ pub(crate) struct Node {
     attempts: Mutex<HashMap<AttemptId, Arc<Attempt>>>,
     works: Mutex<HashMap<(String, AttemptId), Arc<Work>>>,
     outgoing: Mutex<HashMap<[u8; 16], Arc<Outgoing>>>,
-    /// Instances whose participant is in an attempt, and sources whose attempt is not settled: their lifecycle
+    /// Instances whose participant is in an attempt, and sources whose attempt is not decided: their lifecycle
     /// stands still.
     busy: Mutex<HashMap<String, AttemptId>>,
     committing: Mutex<HashMap<String, AttemptId>>,
     /// Two instances of one cluster may advance the same base.
     pub(crate) base_lock: tokio::sync::Mutex<()>,
+    pub(crate) store_is_away: Again,
     started: Instant,
 }
 
@@ -102,6 +104,7 @@ impl Node {
             busy: Mutex::default(),
             committing: Mutex::default(),
             base_lock: tokio::sync::Mutex::default(),
+            store_is_away: Again::default(),
             started: Instant::now(),
         }
     }
@@ -183,8 +186,13 @@ impl Node {
         set(&self.busy, instance, attempt);
     }
 
-    pub(crate) fn set_committing(&self, instance: &str, attempt: Option<AttemptId>) {
-        set(&self.committing, instance, attempt);
+    pub(crate) fn set_committing(&self, instance: &str, attempt: AttemptId) {
+        set(&self.committing, instance, Some(attempt));
+    }
+
+    /// The attempt does not need the source any more. Another one may.
+    pub(crate) fn committed(&self, instance: &str, attempt: AttemptId) {
+        lock(&self.committing).retain(|source, of| source != instance || *of != attempt);
     }
 
     /// An instance of this node, or the error that says where it is.
