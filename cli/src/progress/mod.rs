@@ -1,7 +1,9 @@
 //! How a commit is shown while it runs. Every figure and every move comes from an event of the node.
 
 mod bars;
+mod board;
 mod plain;
+mod step;
 
 use std::io::IsTerminal;
 
@@ -15,17 +17,17 @@ pub(crate) enum Progress {
     Json(Output),
     /// A phase a line, on stderr.
     Plain(plain::Plain),
-    /// A bar per target, on stderr.
+    /// A row for each instance, on stderr, painted over and over.
     Bars(bars::Bars),
 }
 
 impl Progress {
     /// The way that suits the caller. `source` is the name under which the attempt's own phases are shown.
-    pub(crate) fn new(output: Output, source: &str) -> Self {
+    pub(crate) fn new(output: Output, source: &str, targets: &[String]) -> Self {
         if output.is_json() {
             Self::Json(output)
         } else if std::io::stderr().is_terminal() {
-            Self::Bars(bars::Bars::new(source))
+            Self::Bars(bars::Bars::new(source, targets))
         } else {
             Self::Plain(plain::Plain::new(source))
         }

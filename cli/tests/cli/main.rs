@@ -10,4 +10,5 @@ mod other_commands;
 mod reference;
 mod run;
 mod status;
+mod terminal;
 mod unsettled;

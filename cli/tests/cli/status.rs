@@ -46,7 +46,9 @@ fn attempt(outcome: &str, settled: bool, last_event: Value) -> Option<Value> {
 #[test]
 fn the_list_is_flat() {
     let node = node(None);
-    assert_data_eq!(form(&["manage", "instances", "--node", &node.url]).to_string(), str![[r#"
+    assert_data_eq!(
+        form(&["manage", "instances", "--node", &node.url]).to_string(),
+        str![[r#"
 exit 0
 name    status   commit        cluster       node                     id
 demo-1  Started  4ead4ead4ead  c1c1c1c1c1c1  d0d0d0d0d0d0 (this one)  0101010101010101010101010101010101010101
@@ -54,14 +56,17 @@ demo-2  Started  4ead4ead4ead  c1c1c1c1c1c1  d0d0d0d0d0d0             2222222222
 demo-3  Started  01d001d001d0  c1c1c1c1c1c1  d0d0d0d0d0d0             3333333333333333333333333333333333333333
 web     Started  -             eeeeeeeeeeee  d0d0d0d0d0d0             4444444444444444444444444444444444444444
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
 fn one_instance_while_its_cluster_commits() {
     let event = json!({ "type": "bytes", "target": "demo-2", "phase": "apply memory", "done": 1024, "total": 4096 });
     let node = node(attempt("pending", false, event));
-    assert_data_eq!(form(&["manage", "status", "-n", "demo-1", "--node", &node.url]).to_string(), str![[r#"
+    assert_data_eq!(
+        form(&["manage", "status", "-n", "demo-1", "--node", &node.url]).to_string(),
+        str![[r#"
 exit 0
 demo-1: Started
 id        0101010101010101010101010101010101010101
@@ -80,7 +85,8 @@ demo-3  Started  01d001d001d0  c1c1c1c1c1c1  d0d0d0d0d0d0             3333333333
 commits, oldest first:
 4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead  2026-11-18 11:06:40 UTC  first
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -128,7 +134,9 @@ fn an_outcome_says_whether_it_is_settled() {
 fn all_clusters_by_their_heads() {
     let event = json!({ "type": "phase", "target": "demo-2", "phase": "ready", "at_ms": 9 });
     let node = node(attempt("pending", false, event));
-    assert_data_eq!(form(&["manage", "status", "--node", &node.url]).to_string(), str![[r#"
+    assert_data_eq!(
+        form(&["manage", "status", "--node", &node.url]).to_string(),
+        str![[r#"
 exit 0
 cluster c1c1c1c1c1c1, head 4ead4ead4ead
 attempt a7a7a7a7a7a7: pending; demo-2 has built its images, and waits for those that have not
@@ -142,7 +150,8 @@ no attempt in flight
 name  status   commit  node          id
 web   Started  -       d0d0d0d0d0d0  4444444444444444444444444444444444444444
 
-"#]]);
+"#]]
+    );
     let all = form(&["manage", "status", "--json", "--node", &node.url]);
     let all: Value = serde_json::from_str(&all.stdout).unwrap();
     let clusters = all["clusters"].as_array().unwrap();

@@ -90,7 +90,7 @@ pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
         output.note(&format!("committing {} to {}", instance.name, accepted.targets.join(", ")));
     }
     let look = format!("form manage status --id {} --node {}", instance.instance_id, session.client.node());
-    let mut progress = Progress::new(output, &instance.name);
+    let mut progress = Progress::new(output, &instance.name, &accepted.targets);
     let follow = Follow {
         client: &session.client,
         attempt_id: &accepted.attempt_id,

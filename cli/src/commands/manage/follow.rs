@@ -204,7 +204,7 @@ mod tests {
             look: "form manage status --id 7",
             lost_after: Duration::ZERO,
         };
-        let error = follow.run(&mut Progress::new(Output::new(true), "demo-1")).await.unwrap_err();
+        let error = follow.run(&mut Progress::new(Output::new(true), "demo-1", &[])).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::Unavailable);
         assert_eq!(error.remedy.as_deref(), Some("look with: form manage status --id 7"));
     }
