@@ -7,7 +7,7 @@ use form_transport::BiStream;
 use futures_util::stream::BoxStream;
 
 use crate::api::types::{AttemptEvent, AttemptView, CommitAccepted, CommitVmRequest, CreateRequest, Created, NodeView};
-use crate::auth::{Authorised, SignedRequest};
+use crate::auth::{Address, Authorised, SignedRequest};
 use crate::error::ApiError;
 use crate::store::Store;
 
@@ -29,6 +29,8 @@ pub trait Core: Send + Sync + 'static {
     fn node_id(&self) -> String;
     /// The installation that requests must name.
     fn installation_id(&self) -> String;
+    /// The owner that was pinned here when the instance was made; `None` for an instance of another node.
+    async fn pinned_owner(&self, instance_id: &str) -> Result<Option<Address>, ApiError>;
     /// What the node is and can do.
     async fn view(&self) -> Result<NodeView, ApiError>;
     /// Makes an instance on this node.

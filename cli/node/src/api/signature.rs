@@ -66,7 +66,10 @@ impl Api {
         let held = match subject {
             // Whoever makes something new is its owner.
             Subject::Nothing => Some(Level::Owner),
-            Subject::Instance(_, cluster) => self.core.store().held_level(cluster, recovered.signer()).await?,
+            Subject::Instance(instance, cluster) => {
+                self.owner_is_pinned(instance, cluster).await?;
+                self.core.store().held_level(cluster, recovered.signer()).await?
+            }
         };
         let authorised = authorise(&recovered, needed, held)?;
         Ok(Signed { authorised, request })
@@ -83,6 +86,19 @@ impl Api {
         let signed = self.check(incoming, request, &incoming.body, subject, needed).await?;
         self.once(&signed).await?;
         Ok(signed)
+    }
+
+    /// Whoever can write the store can't give an instance to somebody else: its node remembers the owner.
+    async fn owner_is_pinned(&self, instance: &InstanceRecord, cluster: &ClusterRecord) -> Result<(), ApiError> {
+        match self.core.pinned_owner(&instance.instance_id).await? {
+            Some(pinned) if pinned != cluster.owner => Err(ApiError::new(
+                ErrorCode::NotAllowed,
+                format!("the owner of {} is not the one it was made by", instance.name),
+            )
+            .cause(format!("the store names {}, its node knows {pinned}", cluster.owner))
+            .remedy("find out who changed the state store")),
+            _ => Ok(()),
+        }
     }
 
     async fn once(&self, signed: &Signed) -> Result<(), ApiError> {

@@ -293,6 +293,11 @@ impl Core for Engine {
             )
             .remedy(format!("keep it within {longest} bytes")));
         }
+        if description.chars().any(|c| c.is_control() && c != '\n') {
+            return Err(ApiError::new(ErrorCode::BadRequest, "the description holds control characters")
+                .cause("they would act on the terminal of whoever reads the history")
+                .remedy("say it in plain text"));
+        }
         let local = node.local(instance_id)?;
         let record = node.store.instance(instance_id).await?;
         let record = record.ok_or_else(|| ApiError::internal("commit", "the store does not know the instance"))?;

@@ -1,5 +1,6 @@
 //! `node.db`: what this node alone must know again after a crash. One row per instance and one per participant.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +28,9 @@ pub(crate) struct StoredParticipant {
 
 impl NodeDb {
     pub(crate) fn open(path: &Path) -> Result<Self, ApiError> {
+        // SQLite gives its other files the mode of the first.
+        let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+        file.map_err(|e| ApiError::io("make", path, &e))?;
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open(path)?;
             connection.execute_batch(

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -60,7 +61,9 @@ pub async fn init(options: &InitOptions) -> Result<Initialised, ApiError> {
             .remedy("give a new directory; a node that is there already is started with `form node run`"));
     }
     let store = Store::open(&options.store).await?;
-    make_dir(layout.root()).map_err(|e| ApiError::io("make", layout.root(), &e))?;
+    make_dir(layout.root())
+        .and_then(|()| std::fs::set_permissions(layout.root(), std::fs::Permissions::from_mode(0o700)))
+        .map_err(|e| ApiError::io("make", layout.root(), &e))?;
     let key = NodeKey::generate().map_err(|e| ApiError::internal("make the node's key", chain(&e)))?;
     key.save(&layout.key()).map_err(|e| ApiError::internal("keep the node's key", chain(&e)))?;
     let config = NodeConfig {
@@ -171,7 +174,7 @@ pub async fn run_on(
 
 fn lock(layout: &Layout) -> Result<File, ApiError> {
     let path = layout.lock();
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(|e| ApiError::io("open", &path, &e))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         ApiError::new(ErrorCode::WrongState, format!("{} is in use by another process", layout.root().display()))

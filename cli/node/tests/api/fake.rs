@@ -38,6 +38,8 @@ pub(crate) struct FakeNode {
     id: NodeId,
     calls: Mutex<Vec<String>>,
     pub(crate) console: Mutex<Option<PathBuf>>,
+    /// The owner that this node remembers, whatever the store says.
+    pub(crate) pinned: Mutex<Option<Address>>,
     transport: OnceLock<Transport>,
 }
 
@@ -62,6 +64,7 @@ pub(crate) async fn nodes(count: u32) -> Nodes {
             id: key.id(),
             calls: Mutex::default(),
             console: Mutex::default(),
+            pinned: Mutex::default(),
             transport: OnceLock::new(),
         });
         let router = api::router(node.clone());
@@ -133,6 +136,9 @@ impl Core for FakeNode {
     }
     fn installation_id(&self) -> String {
         self.store.installation_id().to_owned()
+    }
+    async fn pinned_owner(&self, _: &str) -> Result<Option<Address>, ApiError> {
+        Ok(*self.pinned.lock().expect("lock"))
     }
     async fn view(&self) -> Result<NodeView, ApiError> {
         Err(ApiError::new(ErrorCode::MissingDependency, "no VMM here").remedy("install one"))

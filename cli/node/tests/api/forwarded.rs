@@ -76,7 +76,7 @@ async fn an_attempt_is_asked_of_its_coordinator() {
         coordinator,
         participants: vec![],
         membership_rev: 2,
-        request_time_ms: 1,
+        began_ms: 1,
         lease: Duration::from_secs(600),
     };
     let Begin::Begun { attempt } = nodes.store.begin(&request).await.expect("begin") else { panic!("begun") };

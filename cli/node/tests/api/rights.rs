@@ -82,3 +82,15 @@ async fn the_owner_deletes() {
     assert_eq!((reply.status.as_u16(), reply.json()), (200, serde_json::json!({})));
     assert_eq!(nodes.nodes[0].calls(), [format!("delete {}", id(1))]);
 }
+
+#[tokio::test]
+async fn an_owner_that_only_the_store_knows_may_nothing() {
+    let nodes = nodes(1).await;
+    *nodes.nodes[0].pinned.lock().expect("lock") = Some(key(2).address());
+    let start = call("POST", "/api/v1/instances/vm-1/start", "").signed(&nodes, &key(1), Some(1));
+    assert_eq!(start.send(nodes.addrs[0]).await.error(), (403, "not_allowed".into()));
+    assert_eq!(nodes.nodes[0].calls(), [""; 0]);
+    *nodes.nodes[0].pinned.lock().expect("lock") = Some(key(1).address());
+    let start = call("POST", "/api/v1/instances/vm-1/start", "").signed(&nodes, &key(1), Some(1));
+    assert_eq!(start.send(nodes.addrs[0]).await.status, 200);
+}

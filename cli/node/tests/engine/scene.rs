@@ -208,6 +208,48 @@ impl Scene {
         self.store.attempt(attempt).await.expect("read").expect("a record")
     }
 
+    /// As [`Scene::commit_request`], sent until it is not in conflict with what is still being undone.
+    pub(crate) async fn until_accepted(&self, name: &str, more: Value) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (status, json) = self.commit_request(name, more.clone()).send(self.api(name)).await;
+            if status.is_success() {
+                return json;
+            }
+            assert!(text(&json, "code") == "conflict" && Instant::now() < until, "{json}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What the processes of an instance do.
+    pub(crate) fn states(&self, name: &str) -> Vec<VmState> {
+        let processes = self.vmm.processes();
+        processes.into_iter().filter(|(machine, _, _)| machine == name).map(|(_, state, _)| state).collect()
+    }
+
+    /// Waits until an instance has this many processes, all in that state.
+    pub(crate) async fn wait_for_state(&self, name: &str, state: VmState, count: usize) {
+        self.wait_for(&format!("{count} processes of {name}: {state:?}"), async || {
+            self.states(name) == vec![state; count]
+        })
+        .await;
+    }
+
+    pub(crate) async fn wait_for_outcome(&self, attempt: &str, outcome: &str) {
+        self.wait_for(&format!("attempt {attempt} is {outcome}"), async || {
+            format!("{:?}", self.attempt(attempt).await.state).to_lowercase() == outcome
+        })
+        .await;
+    }
+
+    async fn wait_for(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !holds().await {
+            assert!(Instant::now() < until, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Ends the lease that the cluster's lock hangs on, as time would.
     pub(crate) async fn expire_lock(&self) {
         let lock = self.store.kv().get(&format!("locks/{}", self.cluster)).await.expect("get").expect("a lock");
@@ -226,7 +268,7 @@ impl Scene {
             coordinator: record.node_id,
             participants,
             membership_rev: cluster.membership_rev,
-            request_time_ms: now_ms(),
+            began_ms: now_ms(),
             lease: Duration::from_secs(600),
         };
         match self.store.begin(&request).await.expect("begin") {
@@ -269,10 +311,12 @@ impl Scene {
         self.node(name).data.join("clusters").join(&self.cluster).join("base")
     }
 
-    /// Every instance runs exactly the head, and its records say so.
+    /// Every instance runs exactly the head, its node has the bases of the head alone, and the records say so.
     pub(crate) async fn all_run_the_head(&self, names: &[&str]) {
         let head = self.head().await;
         for name in names {
+            let bases = self.node(name).names(&format!("clusters/{}/base", self.cluster));
+            assert_eq!(bases.len(), 2 * ARTIFACTS.len(), "bases of {name}: {bases:?}");
             for artifact in ["memory", "root"] {
                 let (live, base) = (self.live(name, artifact), self.base(name, artifact).await);
                 assert!(same(&live, &base), "{artifact} of {name} is not the head's");
@@ -285,8 +329,7 @@ impl Scene {
         }
     }
 
-    /// Waits until nothing is left of any attempt: each instance is one running VM in one directory, staging is empty,
-    /// and each node has the bases of one commit.
+    /// Waits until nothing is left of any attempt: each instance is one running VM in one directory, and staging is empty.
     pub(crate) async fn in_order(&self) {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -303,8 +346,6 @@ impl Scene {
         let mut found = Vec::new();
         for node in &self.nodes {
             found.push((format!("staging of node {}", node.number), node.names("staging"), 0));
-            let base = node.names(&format!("clusters/{}/base", self.cluster));
-            found.push((format!("bases of node {}", node.number), base, 2 * ARTIFACTS.len()));
         }
         let processes = self.vmm.processes();
         for (name, place) in &self.places {

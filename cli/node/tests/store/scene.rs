@@ -65,7 +65,7 @@ pub(crate) async fn request(store: &Store, hash: &str) -> BeginRequest {
         coordinator: source.node_id,
         participants: participants.collect(),
         membership_rev: cluster.membership_rev,
-        request_time_ms: 5_000,
+        began_ms: 5_000,
         lease: LONG,
     }
 }

@@ -42,7 +42,7 @@ async fn begin_freezes_what_it_was_given() {
     assert_eq!(attempt.attempt_id.len(), 32);
     assert_eq!((attempt.epoch, attempt.state, attempt.commit_id), (1, AttemptState::Pending, None));
     assert_eq!((&attempt.participants, attempt.membership_rev), (&asked.participants, 2));
-    assert_eq!((attempt.coordinator.as_str(), attempt.request_time_ms), ("node-1", 5_000));
+    assert_eq!((attempt.coordinator.as_str(), attempt.began_ms), ("node-1", 5_000));
 }
 
 #[tokio::test]

@@ -46,8 +46,8 @@ pub struct AttemptRecord {
     /// The instances that have acknowledged the outcome.
     #[serde(default)]
     pub acknowledged: BTreeSet<String>,
-    /// When the request was signed; later checks of its age compare with this.
-    pub request_time_ms: u64,
+    /// When it began, by its coordinator's clock; later checks of the request's age compare with this.
+    pub began_ms: u64,
     /// Kept as found.
     #[serde(flatten)]
     pub other: Other,

@@ -29,8 +29,8 @@ pub struct BeginRequest {
     pub participants: Vec<ParticipantRecord>,
     /// The membership that `participants` were taken from.
     pub membership_rev: u64,
-    /// When the request was signed.
-    pub request_time_ms: u64,
+    /// Now, Unix time.
+    pub began_ms: u64,
     /// How long the lock lives without being kept alive.
     pub lease: Duration,
 }
@@ -164,7 +164,7 @@ impl Store {
             state: AttemptState::Pending,
             commit_id: None,
             acknowledged: BTreeSet::new(),
-            request_time_ms: request.request_time_ms,
+            began_ms: request.began_ms,
             other: Other::new(),
         };
         let mut after = cluster.value;
