@@ -102,6 +102,30 @@ pub(crate) async fn read_outcome(node: &Node, attempt_hex: &str) -> OutcomeRead 
     }
 }
 
+/// What the store says to a participant that waits. An attempt of another node's whose lock has run out has lost its
+/// coordinator: it is aborted first, or everyone would wait for that node's return.
+pub(crate) async fn read_or_end(node: &Node, attempt_hex: &str) -> OutcomeRead {
+    let read = read_outcome(node, attempt_hex).await;
+    if read != OutcomeRead::Pending {
+        return read;
+    }
+    let ended = async {
+        let own = node.id().to_string();
+        match node.store.attempt(attempt_hex).await? {
+            Some(record) if record.coordinator != own => Ok(node.store.abort(attempt_hex, &own).await?),
+            _ => Ok::<_, store::Error>(store::Abort::Held { coordinator: own }),
+        }
+    };
+    match ended.await {
+        Ok(store::Abort::Held { .. }) => OutcomeRead::Pending,
+        Ok(_) => {
+            tracing::warn!(attempt = attempt_hex, "its coordinator is gone and its lock has run out");
+            read_outcome(node, attempt_hex).await
+        }
+        Err(_) => OutcomeRead::Unknown,
+    }
+}
+
 /// Keeps the cluster's lock alive until the attempt is decided.
 pub(crate) fn keep_lock(node: &Arc<Node>, attempt: &Arc<Attempt>, every: Duration) {
     let (node, attempt) = (Arc::clone(node), Arc::downgrade(attempt));

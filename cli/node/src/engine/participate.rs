@@ -154,7 +154,7 @@ pub(crate) fn carry_out(node: &Arc<Node>, instance: &str, output: ParticipantOut
         ParticipantOutput::RollBack(work) => act(node, instance, work, Act::RollBack),
         ParticipantOutput::ReadOutcome(attempt) => {
             tokio::spawn(async move {
-                let read = coordinate::read_outcome(&node, &hex::encode(attempt.0)).await;
+                let read = coordinate::read_or_end(&node, &hex::encode(attempt.0)).await;
                 node.input(Input::Participant(instance, ParticipantInput::OutcomeRead(attempt, read)));
             });
         }
