@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use form_delta::{CloneKind, Engine, FrameIndex, Hash, Manifest, Spool};
-use form_transport::PeerAddr;
+use form_transport::{ErrorKind, PeerAddr};
 
 use super::Node;
 use super::bases::{self, staged_manifest};
@@ -72,27 +72,32 @@ async fn fetch(node: &Arc<Node>, build: &Build, progress: &Progress) -> Result<S
         artifact: build.artifact.clone(),
         base_root: build.index.base_root.map(|r| *r.as_bytes()),
     };
-    let (mut number, mut done) = (0u32, 0u64);
-    let mut on_item = |bytes: Vec<u8>| {
-        let len = bytes.len() as u64;
-        let frame = build.index.verify(number, bytes).map_err(form_transport::Error::consumer)?;
-        spool.put(frame).map_err(form_transport::Error::consumer)?;
-        number += 1;
-        done += len;
-        progress("receive", done, total);
-        Ok(())
-    };
-    if !build.index.frames.is_empty() {
-        let request = borsh::to_vec(&request).map_err(|e| ApiError::internal("encode a request", e))?;
-        node.transport()?.fetch(&build.from, request, &mut on_item).await.map_err(|e| {
-            let message = format!("{} did not arrive in full", build.artifact);
-            match e.kind() {
-                form_transport::ErrorKind::Retryable => ApiError::new(ErrorCode::TargetUnavailable, message)
-                    .remedy("see that the source's node is up and reachable, then commit again"),
-                _ => ApiError::new(ErrorCode::Aborted, message),
-            }
-            .cause(chain(&e))
-        })?;
+    let request = borsh::to_vec(&request).map_err(|e| ApiError::internal("encode a request", e))?;
+    // A connection from before the source's node was restarted shows that only when it is used: once more, then.
+    let mut again = true;
+    while !spool.missing().is_empty() {
+        let (mut number, mut done) = (0u32, 0u64);
+        let mut on_item = |bytes: Vec<u8>| {
+            let len = bytes.len() as u64;
+            let frame = build.index.verify(number, bytes).map_err(form_transport::Error::consumer)?;
+            spool.put(frame).map_err(form_transport::Error::consumer)?;
+            number += 1;
+            done += len;
+            progress("receive", done, total);
+            Ok(())
+        };
+        let error = match node.transport()?.fetch(&build.from, request.clone(), &mut on_item).await {
+            Ok(()) => break,
+            Err(error) if error.kind() == ErrorKind::Retryable && std::mem::take(&mut again) => continue,
+            Err(error) => error,
+        };
+        let message = format!("{} did not arrive in full", build.artifact);
+        let told = match error.kind() {
+            ErrorKind::Retryable => ApiError::new(ErrorCode::TargetUnavailable, message)
+                .remedy("see that the source's node is up and reachable, then commit again"),
+            _ => ApiError::new(ErrorCode::Aborted, message),
+        };
+        return Err(told.cause(chain(&error)));
     }
     let missing = spool.missing().len();
     if missing > 0 {
