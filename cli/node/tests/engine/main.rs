@@ -2,8 +2,11 @@
 
 mod client;
 mod commits;
+mod damage;
+mod failures;
 mod gate;
 mod hooks;
+mod lost_coordinator;
 mod monitor;
 mod node;
 mod scene;

@@ -103,6 +103,10 @@ impl Node {
         end(runtime);
     }
 
+    pub(crate) fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     pub(crate) async fn restart(&mut self) {
         self.kill();
         self.start().await;

@@ -330,6 +330,7 @@ impl Scene {
     }
 
     /// Waits until nothing is left of any attempt: each instance is one running VM in one directory, and staging is empty.
+    /// Of a node that does not run only the processes count.
     pub(crate) async fn in_order(&self) {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -344,13 +345,15 @@ impl Scene {
 
     fn residue(&self) -> Vec<String> {
         let mut found = Vec::new();
-        for node in &self.nodes {
+        for node in self.nodes.iter().filter(|node| node.runs()) {
             found.push((format!("staging of node {}", node.number), node.names("staging"), 0));
         }
         let processes = self.vmm.processes();
         for (name, place) in &self.places {
-            let dirs = self.nodes[place.node].names(&format!("instances/{}", place.id));
-            found.push((format!("VMs of {name}"), dirs, 1));
+            let node = &self.nodes[place.node];
+            if node.runs() {
+                found.push((format!("VMs of {name}"), node.names(&format!("instances/{}", place.id)), 1));
+            }
             let own = processes.iter().filter(|(machine, _, _)| machine == name);
             let (running, others): (Vec<_>, Vec<_>) =
                 own.partition(|(_, state, link_up)| *state == VmState::Running && *link_up);

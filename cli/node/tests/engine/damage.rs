@@ -1,0 +1,96 @@
+//! Damaged bytes: found by verification, named, never restored.
+
+use std::path::PathBuf;
+
+use form_node::ErrorCode;
+use form_vmm_hooks::fake::Step;
+
+use crate::hooks::Point;
+use crate::scene::{PAGE, Scene, flip};
+
+async fn pair() -> Scene {
+    let scene = Scene::new(&[&["a"], &["b"]]).await;
+    (0..64).for_each(|page| scene.poke("a", "memory", 100 + page, page));
+    scene.commit("a").await.committed();
+    scene.poke("a", "memory", 20, 20);
+    scene
+}
+
+fn restores(scene: &Scene) -> usize {
+    scene.vmm.calls().iter().filter(|(_, step)| *step == Step::Restore).count()
+}
+
+async fn the_next_commit_succeeds(scene: &Scene) {
+    scene.commit("a").await.committed();
+    scene.all_run_the_head(&["a", "b"]).await;
+}
+
+#[tokio::test]
+async fn promise_3_a_frame_that_was_damaged_at_the_source() {
+    let scene = pair().await;
+    let before = restores(&scene);
+    let staging = scene.node("a").data.join("staging");
+    // The target asks for its host's facts twice: in the preflight, and when it has the offer and fetches next.
+    scene.hooks.act(Point::Host(1), || {});
+    scene.hooks.act(Point::Host(1), move || {
+        let frames = files_below(&staging).into_iter().filter(|path| path.to_string_lossy().ends_with(".frames"));
+        let frames: Vec<_> = frames.filter(|path| path.to_string_lossy().contains("/memory.")).collect();
+        assert_eq!(frames.len(), 1, "{frames:?}");
+        flip(&frames[0], 100);
+    });
+    scene.commit("a").await.failed_with(ErrorCode::Aborted, &["target b", "memory", "frame 0"]);
+    assert_eq!(restores(&scene), before);
+    the_next_commit_succeeds(&scene).await;
+}
+
+#[tokio::test]
+async fn promise_8_a_base_whose_manifest_is_damaged_is_no_base() {
+    let scene = pair().await;
+    for holder in ["a", "b"] {
+        scene.poke("a", "memory", 20, 30);
+        flip(&scene.base(holder, "memory").await.with_extension("manifest"), 40);
+        let ended = scene.commit("a").await;
+        let summary = ended.committed();
+        let delta_bytes = |name| summary.artifacts.iter().find(|a| a.name == name).expect("it").delta_bytes;
+        assert!(delta_bytes("memory") > 64 * PAGE, "sent in full, as {holder} has no base");
+        assert!(delta_bytes("root") < PAGE, "the other bases are used");
+        scene.all_run_the_head(&["a", "b"]).await;
+    }
+}
+
+#[tokio::test]
+async fn promise_3_a_base_image_that_was_damaged_at_a_target() {
+    let scene = pair().await;
+    let before = restores(&scene);
+    // Far from what the commit changes: these bytes are kept.
+    flip(&scene.base("b", "memory").await, 150 * PAGE + 77);
+    scene.commit("a").await.failed_with(ErrorCode::Aborted, &["target b", "memory", "base"]);
+    assert_eq!(restores(&scene), before);
+    // The damaged base is not used again.
+    the_next_commit_succeeds(&scene).await;
+    let ended = scene.commit("a").await;
+    let memory = ended.committed().artifacts.iter().find(|a| a.name == "memory").expect("it");
+    assert!(memory.delta_bytes < PAGE, "the new base is used");
+}
+
+/// The source's base only says what need not be sent: the capture is compared with it, and copied from the guest.
+#[tokio::test]
+async fn promise_3_a_base_image_that_was_damaged_at_the_source() {
+    let scene = pair().await;
+    flip(&scene.base("a", "memory").await, 150 * PAGE + 77);
+    scene.commit("a").await.committed();
+    scene.all_run_the_head(&["a", "b"]).await;
+    let captured = std::fs::read(scene.live("a", "memory")).expect("read");
+    assert!(std::fs::read(scene.live("b", "memory")).expect("read") == captured);
+}
+
+fn files_below(dir: &std::path::Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("read").map(|entry| entry.expect("entry").path()) {
+        match entry.is_dir() {
+            true => found.extend(files_below(&entry)),
+            false => found.push(entry),
+        }
+    }
+    found
+}

@@ -1,0 +1,238 @@
+//! A step that fails on one instance: all or none of them run the commit, nothing is left, the next commit succeeds.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use form_node::ErrorCode;
+use form_node::store::InstanceStatus;
+use form_vmm_hooks::VmState;
+use form_vmm_hooks::fake::Step;
+use serde_json::{Value, json};
+
+use crate::hooks::{Point, vm};
+use crate::scene::{Scene, same, text};
+
+/// What each instance runs: its VM's directory, and copies of its images.
+struct Before {
+    head: String,
+    instances: Vec<(String, PathBuf, Vec<(&'static str, PathBuf)>)>,
+    _dir: tempfile::TempDir,
+}
+
+impl Before {
+    async fn of(scene: &Scene) -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut instances = Vec::new();
+        for name in scene.places.keys() {
+            let copy = |artifact| {
+                let to = dir.path().join(format!("{name}.{artifact}"));
+                form_delta::clone_image(&scene.live(name, artifact), &to).expect("copy");
+                (artifact, to)
+            };
+            instances.push((name.clone(), scene.live_dir(name), ["memory", "root"].map(copy).to_vec()));
+        }
+        Self { head: scene.head().await, instances, _dir: dir }
+    }
+
+    /// Nothing has changed.
+    async fn still_holds(&self, scene: &Scene) {
+        assert_eq!(scene.head().await, self.head);
+        for (name, live_dir, images) in &self.instances {
+            assert_eq!(scene.live_dir(name), *live_dir, "{name} runs in another VM");
+            for (artifact, copy) in images {
+                assert!(same(&scene.live(name, artifact), copy), "{artifact} of {name} has changed");
+            }
+            let record = scene.instance(name).await;
+            assert_eq!(record.current_commit.as_deref(), Some(self.head.as_str()), "{name}");
+            assert_eq!(record.status, InstanceStatus::Started, "{name}");
+        }
+    }
+}
+
+async fn three() -> Scene {
+    let scene = Scene::new(&[&["a"], &["b"], &["c"]]).await;
+    // All have a commit that was restored, and have run since.
+    scene.commit("a").await.committed();
+    scene.poke("a", "memory", 20, 20);
+    scene.poke("a", "root", 20, 21);
+    scene.poke("b", "memory", 30, 30);
+    scene
+}
+
+async fn the_next_commit_succeeds(scene: &Scene) {
+    assert_eq!(scene.hooks.left(), [], "every failure has happened");
+    let ended = scene.commit("a").await;
+    assert_eq!(ended.committed().targets.len(), scene.places.len() - 1);
+    let names: Vec<_> = scene.places.keys().map(String::as_str).collect();
+    scene.all_run_the_head(&names).await;
+}
+
+#[tokio::test]
+async fn promise_1_a_target_that_can_not_restore() {
+    let scene = three().await;
+    let before = Before::of(&scene).await;
+    for step in [Step::Pause, Step::Restore] {
+        scene.hooks.fail(vm("c", step));
+        scene.commit("a").await.failed_with(ErrorCode::Aborted, &["target c"]);
+        before.still_holds(&scene).await;
+    }
+    // Nor can another one at once resume what it ran: it tries again.
+    scene.hooks.fail(vm("c", Step::Restore));
+    scene.hooks.fail(vm("b", Step::Resume));
+    scene.commit("a").await.failed_with(ErrorCode::Aborted, &["target c"]);
+    before.still_holds(&scene).await;
+    the_next_commit_succeeds(&scene).await;
+}
+
+#[tokio::test]
+async fn promise_2_a_capture_that_fails() {
+    let scene = three().await;
+    let before = Before::of(&scene).await;
+    // The last of them leaves the guest paused.
+    for step in [Step::CaptureStop, Step::CaptureState, Step::CaptureResume] {
+        match step {
+            Step::CaptureResume => scene.vmm.fail("a", step),
+            _ => scene.hooks.fail(vm("a", step)),
+        }
+        let ended = scene.commit("a").await;
+        assert!(ended.failed().message.contains('a'), "{:?}", ended.failed());
+        before.still_holds(&scene).await;
+    }
+    scene.vmm.fail("a", Step::CaptureState);
+    scene.commit("a").await.failed();
+    before.still_holds(&scene).await;
+    the_next_commit_succeeds(&scene).await;
+}
+
+/// Once it is committed there is no way back: what fails is tried again.
+#[tokio::test]
+async fn promise_1_what_fails_after_the_commit_point_is_tried_again() {
+    let scene = three().await;
+    for (page, step) in [(1, Step::Resume), (2, Step::SetLink), (3, Step::Quit)] {
+        scene.poke("a", "memory", 50, page);
+        scene.hooks.fail(vm("b", step));
+        scene.commit("a").await.committed();
+        scene.all_run_the_head(&["a", "b", "c"]).await;
+    }
+    the_next_commit_succeeds(&scene).await;
+}
+
+#[tokio::test]
+async fn promise_1_vms_that_are_lost_while_they_wait_for_the_outcome() {
+    let scene = three().await;
+    // Aborted: what b ran is gone, so it starts from its own disk.
+    let hold = scene.hooks.hold(vm("c", Step::Restore));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    scene.wait_for_state("b", VmState::Paused, 2).await;
+    scene.vmm.crash("b");
+    scene.vmm.fail("c", Step::Restore);
+    hold.release();
+    scene.end_of("a", attempt).await.failed_with(ErrorCode::Aborted, &["target c"]);
+    assert_eq!(scene.instance("b").await.status, InstanceStatus::Started);
+
+    // Committed: it is restored again.
+    let hold = scene.hooks.hold(Point::Written(0, "commits/"));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    scene.vmm.crash("b");
+    hold.release();
+    scene.end_of("a", attempt).await.committed();
+    scene.all_run_the_head(&["a", "b", "c"]).await;
+    the_next_commit_succeeds(&scene).await;
+}
+
+#[tokio::test]
+async fn promise_1_unknown_is_not_failed() {
+    let scene = three().await;
+    let head = scene.head().await;
+    // The commit is made, and the answer lost.
+    scene.hooks.fail(Point::Written(0, "commits/"));
+    scene.commit("a").await.committed();
+    scene.all_run_the_head(&["a", "b", "c"]).await;
+    assert_ne!(scene.head().await, head);
+    // It is lost on the way there.
+    scene.poke("a", "memory", 20, 22);
+    scene.hooks.fail(Point::Write(0, "commits/"));
+    scene.commit("a").await.committed();
+    scene.all_run_the_head(&["a", "b", "c"]).await;
+    // The answer to an abort is lost.
+    let before = Before::of(&scene).await;
+    let hold = scene.hooks.hold(vm("c", Step::Restore));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    scene.vmm.fail("c", Step::Restore);
+    scene.hooks.fail(Point::Written(0, "attempts/"));
+    hold.release();
+    scene.end_of("a", attempt).await.failed_with(ErrorCode::Aborted, &["target c"]);
+    before.still_holds(&scene).await;
+    the_next_commit_succeeds(&scene).await;
+}
+
+/// Between the last `Active` and the outcome the store's loss makes everyone wait.
+#[tokio::test]
+async fn promise_1_a_store_that_is_away_at_the_commit_point() {
+    let scene = three().await;
+    let hold = scene.hooks.hold(vm("c", Step::Restore));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    scene.nodes.iter().for_each(|node| node.cut_off.store(true, Ordering::SeqCst));
+    hold.release();
+    scene.wait_for_state("c", VmState::Paused, 2).await;
+    // Long enough for a first try and for the participants' own questions.
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    for target in ["b", "c"] {
+        assert_eq!(scene.states(target), [VmState::Paused; 2], "{target} waits, with both VMs");
+    }
+    scene.nodes.iter().for_each(|node| node.cut_off.store(false, Ordering::SeqCst));
+    scene.end_of("a", attempt.clone()).await.committed();
+    assert!(scene.attempt(&attempt).await.is_settled());
+    scene.all_run_the_head(&["a", "b", "c"]).await;
+
+    // A participant that can't reach it once it has finished says so later.
+    scene.poke("a", "memory", 20, 22);
+    let hold = scene.hooks.hold(Point::Write(1, "attempts/"));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    scene.hooks.fail(Point::Write(1, "attempts/"));
+    hold.release();
+    scene.end_of("a", attempt.clone()).await.committed();
+    assert!(scene.attempt(&attempt).await.is_settled());
+}
+
+/// An attempt that fails leaves the source free, whatever became of a target: it can be told later.
+#[tokio::test]
+async fn a_target_that_is_gone_does_not_lock_the_source() {
+    let mut scene = three().await;
+    let _preflight = scene.hooks.act(Point::Host(2), || {});
+    let hold = scene.hooks.hold(Point::Host(2));
+    let request = scene.commit_request("a", json!({"timeout_s": 1}));
+    let attempt = text(&request.accepted(scene.api("a")).await, "attempt_id");
+    hold.reached().await;
+    scene.node_mut("c").kill();
+    scene.wait_for_outcome(&attempt, "aborted").await;
+
+    let body = json!({"targets": [scene.id("b")]});
+    let again = text(&scene.until_accepted("a", body).await, "attempt_id");
+    scene.wait_for_outcome(&again, "committed").await;
+
+    scene.node_mut("c").start().await;
+    let ended = scene.end_of("a", attempt).await;
+    assert_eq!(ended.failed().cause.as_deref(), Some("it was not committed within 1 s"));
+    scene.all_run_the_head(&["a", "b"]).await;
+    the_next_commit_succeeds(&scene).await;
+}
+
+#[tokio::test]
+async fn a_target_that_is_down_is_named() {
+    let mut scene = three().await;
+    let before = Before::of(&scene).await;
+    scene.node_mut("c").kill();
+    let attempt = text(&scene.commit_request("a", Value::Null).accepted(scene.api("a")).await, "attempt_id");
+    let ended = scene.end_of("a", attempt).await;
+    ended.failed_with(ErrorCode::TargetUnavailable, &["target c"]);
+    scene.node_mut("c").start().await;
+    before.still_holds(&scene).await;
+    the_next_commit_succeeds(&scene).await;
+}
