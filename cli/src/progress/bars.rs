@@ -37,10 +37,11 @@ impl Bars {
     }
 
     pub(super) fn event(&mut self, event: &AttemptEvent) {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).event(event, Instant::now());
         match event {
             AttemptEvent::Committed { snapshot_id } => self.note(&format!("committed {snapshot_id}")),
             AttemptEvent::Failed { error } => self.note(&format!("failed: {}; undoing", error.message)),
-            _ => self.board.lock().unwrap_or_else(PoisonError::into_inner).event(event, Instant::now()),
+            _ => {}
         }
         self.painter.tick();
     }

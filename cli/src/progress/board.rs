@@ -92,6 +92,8 @@ impl Board {
                     row.count(phase, *done, *total, now);
                 }
             }
+            // What was being done is not done any further.
+            AttemptEvent::Failed { .. } => self.rows.iter_mut().for_each(|row| row.steps.clear()),
             _ => {}
         }
     }
@@ -239,6 +241,23 @@ mod tests {
         let ready = [phase(None, "stage"), phase(Some("demo-1"), "ready")];
         assert_eq!(shown(&ready)[0], "demo-1  stage      0 s  waits for demo-2 and demo-3");
         assert_eq!(shown(&[phase(None, "commit")])[0], "demo-1  commit     0 s");
+    }
+
+    #[test]
+    fn a_failure_takes_the_bars_away() {
+        let error = form_node::ApiError::new(form_node::ErrorCode::TargetUnavailable, "demo-2 is down");
+        let events = [
+            phase(None, "stage"),
+            bytes(Some("demo-2"), "send", 1, 2),
+            phase(Some("demo-3"), "ready"),
+            AttemptEvent::Failed { error },
+            phase(None, "undo"),
+            phase(Some("demo-3"), "settled"),
+        ];
+        assert_eq!(
+            shown(&events),
+            ["demo-1  undo       0 s  waits for demo-1 and demo-2", "demo-2", "demo-3  settled"]
+        );
     }
 
     #[test]

@@ -57,9 +57,10 @@ impl Step {
         })
     }
 
-    /// Falls while nothing is heard.
+    /// Falls while nothing is heard, to nothing.
     fn bytes_per_second(&self, now: Instant) -> Option<f64> {
-        let (since, before) = *self.samples.front()?;
+        let old = |(at, _): &&(Instant, u64)| now.saturating_duration_since(*at) >= RATE_OVER;
+        let (since, before) = *self.samples.iter().rev().find(old).or(self.samples.front())?;
         let took = now.saturating_duration_since(since);
         let done = self.sum().done_bytes.saturating_sub(before);
         (took >= RATE_OVER_MIN).then(|| done as f64 / took.as_secs_f64())
@@ -77,10 +78,11 @@ impl Step {
         if total_bytes == 0 {
             return format!("{:<9}  {:>9}  {rate_text}", self.name, bytes(done_bytes));
         }
-        let left = rate.filter(|rate| *rate >= 1.0).map_or(String::new(), |rate| {
-            let seconds = (total_bytes.saturating_sub(done_bytes) as f64 / rate).ceil();
-            time_left(seconds as u64)
-        });
+        let left = match rate {
+            None => String::new(),
+            Some(rate) if rate < 1.0 => "stalled".into(),
+            Some(rate) => time_left((total_bytes.saturating_sub(done_bytes) as f64 / rate).ceil() as u64),
+        };
         let figures = format!("{:>9} of {:<9}  {rate_text:>11}  {left:<9}", bytes(done_bytes), bytes(total_bytes));
         let room = columns.saturating_sub(figures.chars().count() + 15);
         let bar = bar(done_bytes, total_bytes, room.clamp(*BAR_COLUMNS.start(), *BAR_COLUMNS.end()));
@@ -123,7 +125,9 @@ mod tests {
         assert_eq!(step.bytes_per_second(at(100)), None, "of a moment");
         count(&mut step, 1500, 1000);
         assert_eq!(step.bytes_per_second(at(1000)), Some(1000.0), "what was there at first was not done in no time");
-        assert_eq!(step.bytes_per_second(at(4000)), Some(250.0), "it stands still");
+        assert_eq!(step.bytes_per_second(at(3000)), Some(1000.0 / 3.0), "nothing more was heard");
+        assert_eq!(step.bytes_per_second(at(5000)), Some(0.0));
+        assert!(step.text(at(5000), 80).ends_with("  0 B/s  stalled  "), "{}", step.text(at(5000), 80));
         for second in 2..20 {
             count(&mut step, 1500 + second * 8000, second * 1000);
         }

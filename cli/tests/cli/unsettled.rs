@@ -56,7 +56,7 @@ committing demo-1 to demo-2
             failed: demo-2 is down
    0.009 s  demo-1: undo
 failed; waiting up to 15 s for demo-1 and demo-2 to acknowledge
-not settled yet: demo-1 and demo-2 have not acknowledged (their nodes undo it when they are back)
+not settled yet: no acknowledgement from demo-1 and demo-2 (their nodes undo it when they are back)
 error: demo-2 is down
 fix: start its node
 

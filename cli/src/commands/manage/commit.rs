@@ -11,7 +11,7 @@ use crate::exit::Stop;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::summary;
-use crate::words::not_settled;
+use crate::words::{list, not_settled, not_undone};
 
 /// Carry the state of one instance, memory and disks, to every other instance of its cluster
 ///
@@ -74,7 +74,7 @@ pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
         parent: instance.snapshot_id.clone(),
         ..CommitVmRequest::default()
     };
-    let accepted: CommitAccepted = session
+    let mut accepted: CommitAccepted = session
         .client
         .signed(
             &session.signer,
@@ -84,10 +84,12 @@ pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
             Patience::Work,
         )
         .await?;
+    // In the order in which everything about them is shown.
+    accepted.targets.sort();
     if output.is_json() {
         output.json_line(&Accepted { accepted: &accepted });
     } else {
-        output.note(&format!("committing {} to {}", instance.name, accepted.targets.join(", ")));
+        output.note(&format!("committing {} to {}", instance.name, list(&accepted.targets)));
     }
     let look = format!("form manage status --id {} --node {}", instance.instance_id, session.client.node());
     let mut progress = Progress::new(output, &instance.name, &accepted.targets);
@@ -147,14 +149,14 @@ fn show(end: End, output: Output) -> Result<(), Stop> {
         }
         End::Unsettled { outcome: Outcome::Committed, missing } => {
             let value = Unsettled { outcome: "committed", missing: &missing };
-            output.result(&value, || format!("committed; {}", not_settled(&missing, "finish")));
+            output.result(&value, || format!("committed; {}", not_settled(&missing)));
             Ok(())
         }
         End::Unsettled { outcome: Outcome::Failed(error), missing } => {
             if output.is_json() {
                 output.json_line(&Unsettled { outcome: "failed", missing: &missing });
             } else {
-                output.note(&not_settled(&missing, "undo"));
+                output.note(&not_undone(&missing));
             }
             Err(error.into())
         }
