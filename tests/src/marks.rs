@@ -54,6 +54,21 @@ impl Marks {
         })
     }
 
+    /// Waits until the counter has moved.
+    ///
+    /// # Errors
+    /// It stands still.
+    pub fn counts_on(guest: &mut Guest) -> Result<()> {
+        let first = Self::read(guest)?.counter;
+        for _ in 0..60 {
+            guest.run("sleep 0.5")?;
+            if Self::read(guest)?.counter > first {
+                return Ok(());
+            }
+        }
+        Err(Error::new(format!("the counter of {} stands at {first}", guest.name())))
+    }
+
     /// Whether these came from `before`: the same texts, and the counter has gone on from there. `most` is how far it can
     /// have come.
     ///

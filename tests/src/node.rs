@@ -1,7 +1,9 @@
 //! One node: a `form node run` process with a data directory of its own.
 
 use std::fs::File;
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -15,6 +17,8 @@ use crate::{Context, Error, Form, Result, Room, Scene};
 
 /// How long it may take to be up, or to end when asked.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Below those that the kernel gives to whoever connects somewhere: a port that was free stays so.
+const PORTS: Range<u16> = 20_000..32_000;
 
 /// Where and how a node runs.
 #[derive(Clone, Debug)]
@@ -35,11 +39,17 @@ impl NodeOptions {
     /// # Errors
     /// There are none.
     pub fn local() -> Result<Self> {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let free = || "find a free port".to_owned();
-        let api = TcpListener::bind(any).and_then(|socket| socket.local_addr()).context(free)?;
-        let quic = UdpSocket::bind(any).and_then(|socket| socket.local_addr()).context(free)?;
-        Ok(Self { room: None, api, quic, qemu: None })
+        let mut random = [0; 2];
+        let mut source = File::open("/dev/urandom").context(|| "open /dev/urandom".into())?;
+        for _ in 0..100 {
+            source.read_exact(&mut random).context(|| "read /dev/urandom".into())?;
+            let port = PORTS.start + u16::from_le_bytes(random) % (PORTS.end - PORTS.start);
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+                return Ok(Self { room: None, api: address, quic: address, qemu: None });
+            }
+        }
+        Err(Error::new(format!("no free port in {PORTS:?}")))
     }
 }
 

@@ -14,7 +14,7 @@ const COUNTER_MOST: u64 = 1_000_000;
 /// Ethernet, IPv4 and UDP headers of one datagram.
 const OVERHEAD_BYTES: u64 = 14 + 20 + 8;
 /// What else may arrive at an interface around a commit: ARP, keep-alives, the last acknowledgements.
-const SLACK_BYTES: u64 = 64 << 10;
+const SLACK_BYTES: u64 = 16 << 10;
 
 #[test]
 fn three_guests_become_one_and_go_on() -> Result<()> {
@@ -106,10 +106,8 @@ fn commit_from(
             assert!(target.downtime_ns > 0, "{target:?}");
             guest.attach()?;
         }
-        let now = Marks::read(guest)?;
-        now.continue_from(&before, COUNTER_MOST)?;
-        guest.run("sleep 1")?;
-        assert!(Marks::read(guest)?.counter > now.counter, "{} counts on", guest.name());
+        Marks::read(guest)?.continue_from(&before, COUNTER_MOST)?;
+        Marks::counts_on(guest)?;
         assert_eq!(guest.boot_id()?, boot_id, "{} was restored, not rebooted", guest.name());
     }
     Ok(summary)
@@ -120,7 +118,7 @@ fn commit_from(
 fn sent_is_what_arrived(target: &TargetSummary, arrived: u64) {
     let sent = target.sent_bytes;
     assert!(target.sent_datagrams > 0 && sent > 0, "{target:?}");
-    assert!(sent <= arrived + SLACK_BYTES, "{}: reported {sent}, arrived {arrived}", target.instance);
+    assert!(sent <= arrived, "{}: reported {sent}, arrived {arrived}", target.instance);
     let most = sent + target.sent_datagrams * OVERHEAD_BYTES + SLACK_BYTES;
     assert!(arrived <= most, "{}: reported {sent}, arrived {arrived}, explained {most}", target.instance);
 }
