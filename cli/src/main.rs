@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod summary;
 mod table;
+mod terminal;
 mod units;
 mod words;
 

@@ -7,6 +7,7 @@ use form_node::api::types::AttemptEvent;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::board::Board;
+use crate::terminal::TerminalMode;
 
 /// Between two paintings.
 const REPAINT: Duration = Duration::from_millis(120);
@@ -19,6 +20,7 @@ pub(crate) struct Bars {
     board: Arc<Mutex<Board>>,
     /// Paints whole lines, all of them at once.
     painter: ProgressBar,
+    _terminal: Option<TerminalMode>,
 }
 
 impl Bars {
@@ -32,8 +34,9 @@ impl Bars {
         };
         let style = ProgressStyle::with_template("{lines}").unwrap_or_else(|_| ProgressStyle::default_bar());
         let painter = ProgressBar::no_length().with_style(style.with_key("lines", lines));
+        let terminal = TerminalMode::without_control_echo();
         painter.enable_steady_tick(REPAINT);
-        Self { board, painter }
+        Self { board, painter, _terminal: terminal }
     }
 
     pub(super) fn event(&mut self, event: &AttemptEvent) {

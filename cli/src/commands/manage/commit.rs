@@ -2,6 +2,7 @@ use form_node::api::types::{CommitAccepted, CommitVmRequest, InstanceView};
 use form_node::{ApiError, ErrorCode};
 use hyper::Method;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::follow::{End, Follow, LOST_AFTER, Outcome};
 use crate::args::{InstanceArgs, KeyArgs, NodeArgs};
@@ -92,6 +93,9 @@ pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
         output.note(&format!("committing {} to {}", instance.name, list(&accepted.targets)));
     }
     let look = format!("form manage status --id {} --node {}", instance.instance_id, session.client.node());
+    // Listened for before anything is painted, so that it is always taken away again. Where that can't be, Ctrl-C ends
+    // the process, as it would have.
+    let mut interrupt = signal(SignalKind::interrupt()).ok();
     let mut progress = Progress::new(output, &instance.name, &accepted.targets);
     let follow = Follow {
         client: &session.client,
@@ -102,8 +106,7 @@ pub(super) async fn run(args: CommitArgs, output: Output) -> Result<(), Stop> {
     };
     let end = tokio::select! {
         end = follow.run(&mut progress) => end,
-        // An error means that Ctrl-C can't be listened for: then it ends the process, as it would have.
-        Ok(()) = tokio::signal::ctrl_c() => {
+        Some(()) = async { interrupt.as_mut()?.recv().await } => {
             progress.finish();
             output.note(&format!("the commit goes on at the node; look with: {look}"));
             return Err(Stop::Interrupted);

@@ -2,11 +2,11 @@ use form_node::{ApiError, ErrorCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Duration, sleep};
 
-use super::raw_terminal::RawTerminal;
 use crate::args::{InstanceArgs, KeyArgs, NodeArgs};
 use crate::commands::session::Session;
 use crate::exit::Stop;
 use crate::output::Output;
+use crate::terminal::TerminalMode;
 
 /// Ctrl-], as telnet has it.
 const LEAVE: u8 = 0x1d;
@@ -35,7 +35,7 @@ pub(super) async fn run(args: ConsoleArgs) -> Result<(), Stop> {
     let console = session.client.console(&session.signer, &instance).await?;
     let drain = Duration::from_secs(args.drain);
     let (stdin, stdout) = (tokio::io::stdin(), tokio::io::stdout());
-    let end = if let Some(_raw) = RawTerminal::enter() {
+    let end = if let Some(_raw) = TerminalMode::raw() {
         // Lines end in CR LF while the terminal is raw.
         Output::new(false).note(&format!("console of {}; Ctrl-] leaves\r", instance.name));
         copy(console, stdin, stdout, drain, Some(LEAVE)).await

@@ -8,7 +8,6 @@ mod create;
 mod delete;
 mod follow;
 mod instances;
-mod raw_terminal;
 mod replay;
 mod start;
 mod status;
