@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use form_vmm_hooks::{Error, ErrorKind, VmState, Vmm};
 
-use crate::fixture::{Fixture, copy, exists, files, qemu, until_state, zombies};
+use crate::fixture::{Fixture, copy, exists, files, qemu, sigkill, until_state, zombies};
 
 fn somewhere() -> File {
     tempfile::tempfile().unwrap()
@@ -119,10 +119,9 @@ async fn nobody_pauses_or_resumes_during_a_capture() {
 async fn a_process_killed_during_a_capture_is_said_to_be_gone() {
     let fixture = Fixture::new();
     let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
-    let pid = vm.pid().to_string();
+    let pid = vm.pid();
     let kill = Box::new(move || {
-        let killed = std::process::Command::new("kill").args(["-KILL", &pid]).status()?;
-        assert!(killed.success());
+        sigkill(pid);
         Ok(())
     });
     let error = vm.capture(somewhere(), kill).await.unwrap_err();

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use form_vmm_hooks::{Accel, Machine, MachineDisk, Qemu, QemuConfig, Vm, VmState};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// TCG everywhere, so that a run on one host says something about a run on another. `FORM_TEST_QEMU` names another QEMU
@@ -74,7 +75,7 @@ impl Drop for Fixture {
             // Only what this fixture started: the number may be another's by now.
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             if !pid.is_empty() && line.contains(&uuid) && line.contains(&*self.path().to_string_lossy()) {
-                let _ = Command::new("kill").args(["-KILL", pid]).status();
+                sigkill(pid.parse().unwrap());
             }
         }
     }
@@ -84,6 +85,11 @@ impl Drop for Fixture {
 pub(crate) fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("--sparse=always").arg(from).arg(to).status().unwrap();
     assert!(copied.success());
+}
+
+/// Kills a process; gone already is fine.
+pub(crate) fn sigkill(pid: u32) {
+    let _ = kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), Signal::KILL);
 }
 
 pub(crate) fn exists(pid: u32) -> bool {

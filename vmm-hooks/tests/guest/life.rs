@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use form_vmm_hooks::{Error, ErrorKind, Qemu, QemuConfig, VmState, Vmm};
 
-use crate::fixture::{Fixture, exists, files, qemu, until_state, zombies};
+use crate::fixture::{Fixture, exists, files, qemu, sigkill, until_state, zombies};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_outlives_its_handle_and_is_found_again() {
@@ -71,7 +71,7 @@ async fn a_process_that_was_killed_is_reaped_and_its_place_can_be_taken() {
     let fixture = Fixture::new();
     let machine = fixture.machine(1);
     let killed = qemu().boot(&machine).await.unwrap();
-    assert!(Command::new("kill").args(["-KILL", &killed.pid().to_string()]).status().unwrap().success());
+    sigkill(killed.pid());
     until_state(&*killed, VmState::Gone).await;
     assert_eq!(zombies(), 0);
     assert!(qemu().adopt(&machine).await.unwrap().is_none());
