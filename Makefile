@@ -37,7 +37,7 @@ deny: ## licences, advisories and sources of all dependencies (needs cargo-deny)
 	$(CARGO) deny --locked --all-features check
 
 guest: packages ## the guest that tests and the demo run, cached in target/guest
-	@tests/guest/make.sh $(TARGET)/guest
+	@tests/guest/make.sh target/guest
 
 # An equipped machine is only looked at. Debian's package lists are fetched when there are none, or when they are too old
 # to know what is there.
@@ -53,8 +53,9 @@ packages:
 	  $$install || { apt-get update && $$install; } || exit 1; \
 	fi
 	@# The guest's kernel is a package too; apt must know it.
-	@[ -e $(TARGET)/guest/stamp ] || apt-cache show linux-image-cloud-amd64 > /dev/null 2>&1 || \
+	@[ -e target/guest/stamp ] || apt-cache show linux-image-cloud-amd64 > /dev/null 2>&1 || \
 	  { [ "$$(id -u)" = 0 ] && apt-get update; } || { echo 'run as root: apt-get update'; exit 1; }
 
 clean: ## remove everything that was built, the guest too
 	$(CARGO) clean
+	rm -rf target/guest

@@ -18,7 +18,7 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// Looks beside the running program: the build directory has both.
+    /// The program is beside the running one, the guest in the repository's `target`.
     ///
     /// # Errors
     /// What is missing, and what makes it.
@@ -29,10 +29,10 @@ impl Assets {
         if profile.ends_with("deps") {
             profile.pop();
         }
-        let guest = profile.parent().unwrap_or(Path::new("/")).join("guest");
+        let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
         let found = |path: PathBuf, remedy: &str| {
             let missing = || Error::new(format!("{} is missing; run: {remedy}", path.display()));
-            path.is_file().then_some(path.clone()).ok_or_else(missing)
+            path.canonicalize().map_err(|_| missing())
         };
         Ok(Self {
             form: found(profile.join("form"), "cargo build -p form (or `make test`, which does it all)")?,
