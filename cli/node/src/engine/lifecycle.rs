@@ -118,7 +118,7 @@ async fn boot(node: &Arc<Node>, local: &LocalInstance) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The old VM of an undone attempt was lost with its process: its disk is all there is of it.
+/// Boots an instance whose VM was lost during an attempt that is undone.
 pub(crate) async fn boot_again(node: &Arc<Node>, instance: &str) -> Result<(), ApiError> {
     boot(node, &node.local(instance)?).await
 }

@@ -237,12 +237,18 @@ pub(crate) async fn roll_back(node: &Arc<Node>, instance: &str, task: &Task, sha
         new.quit().await.map_err(vmm_error)?;
         node.vms.change(instance, |slot| slot.incoming = None);
     }
-    if let Some(old) = slot.current {
-        match old.state().await.map_err(vmm_error)? {
-            VmState::Paused => old.resume().await.map_err(vmm_error)?,
-            VmState::Running => {}
-            VmState::Gone => super::lifecycle::boot_again(node, instance).await?,
-        }
+    let old = match &slot.current {
+        Some(old) => old.state().await.map_err(vmm_error)?,
+        None => VmState::Gone,
+    };
+    match (old, slot.current) {
+        (VmState::Paused, Some(old)) => old.resume().await.map_err(vmm_error)?,
+        (VmState::Running, _) => {}
+        // It was lost with its host, or ended by itself: its disk is all there is of it.
+        _ => super::lifecycle::boot_again(node, instance).await?,
+    }
+    if let Err(error) = node.store.set_instance_status(instance, InstanceStatus::Started).await {
+        tracing::warn!(instance, %error, "it runs, but the store was not told");
     }
     discard(node, instance, task.attempt, &shared.context());
     Ok(())
