@@ -202,10 +202,14 @@ async fn send(node: &Arc<Node>, instance: &str, message: Message) {
     let shared = node.work(instance, message.attempt);
     let payload = shared.as_ref().map(|w| w.payload_of(message.body)).unwrap_or_default();
     let attempt_hex = hex::encode(message.attempt.0);
-    if matches!(message.body, Body::Settled(_)) {
-        // Only a hint for those who clean up after the attempt: the coordinator hears it directly.
-        if let Err(error) = node.store.acknowledge(&attempt_hex, instance).await {
+    if let Body::Settled(outcome) = message.body {
+        let told = node.store.acknowledge(&attempt_hex, instance).await;
+        if let Err(error) = &told {
             tracing::warn!(instance, %error, "the outcome is carried out, but the store was not told");
+        }
+        // Not acknowledged: the coordinator asks again, and so is the store told.
+        if told.is_err() && outcome == Outcome::Committed {
+            return;
         }
         node.forget_other_works(instance, message.attempt);
     }
