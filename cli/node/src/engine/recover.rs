@@ -2,19 +2,24 @@
 //! up again, and leftovers are found by name and removed.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use form_proto::{AttemptId, Participant};
+use form_proto::{AttemptId, Participant, Record};
+use form_vmm_hooks::{Vm, VmState};
 
+use super::build::chain;
+use super::db::StoredParticipant;
 use super::driver::Input;
+use super::instance::LocalInstance;
 use super::layout::{names, remove_dir};
 use super::lifecycle::vmm_error;
 use super::participate::Work;
 use super::{Node, target};
 use crate::error::ApiError;
-use crate::store::InstanceStatus;
+use crate::store::{self, InstanceStatus};
 
-/// Runs once, after the transport is up and before the API is.
+/// Runs once, before peers and users are heard.
 pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
     let stored = node.db.participants()?;
     let mut live = HashSet::new();
@@ -25,6 +30,10 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
         match node.vmm.adopt(&machine).await.map_err(vmm_error)? {
             Some(vm) => {
                 tracing::info!(instance = local.name, pid = vm.pid(), "adopted");
+                let in_attempt = |p: &StoredParticipant| p.instance == local.instance_id && p.record.work.is_some();
+                if !stored.iter().any(in_attempt) {
+                    run_on(&local, &vm).await;
+                }
                 node.vms.change(&local.instance_id, |slot| slot.current = Some(vm));
             }
             None => gone(node, &local.instance_id).await,
@@ -32,18 +41,29 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
     }
     for participant in stored {
         let (instance, record) = (participant.instance, participant.record);
+        let local = node.db.instance(&instance)?;
+        if let Some(local) = &local {
+            check_store(node, local, &record).await?;
+        }
+        if let Some(settled) = record.settled {
+            // It may have been lost between its record and this.
+            let told = node.store.acknowledge(&hex::encode(settled.attempt.0), &instance).await;
+            if let Err(error) = told {
+                tracing::warn!(instance, %error, "the outcome is carried out, but the store was not told");
+            }
+        }
         let attempt = record.work.map(|(_, w)| w.attempt).or(record.settled.map(|s| s.attempt));
         if let (Some(attempt), Some(context)) = (attempt, participant.context) {
             if let Some((step, work)) = record.work {
                 tracing::info!(instance, ?step, attempt = hex::encode(work.attempt.0), "taken up again");
                 let name = target::live_name(work.attempt);
-                if let Some(local) = node.db.instance(&instance)?.filter(|l| l.live != name) {
+                if let Some(local) = local.filter(|l| l.live != name) {
                     let incoming =
                         node.vmm.adopt(&local.machine(&node.layout, &name, false)).await.map_err(vmm_error)?;
                     node.vms.change(&instance, |slot| slot.incoming = incoming);
                 }
                 live.insert((instance.clone(), name));
-                staging.insert(hex::encode(work.attempt.0));
+                staging.insert(node.layout.staging(work.attempt, &instance));
             }
             node.add_work(&instance, attempt, Work::new(context, Vec::new()));
         }
@@ -62,20 +82,44 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Refuses a store that knows less than this node has seen: it would decide again what was decided.
+async fn check_store(node: &Node, local: &LocalInstance, record: &Record) -> Result<(), ApiError> {
+    let settled = record.settled.map(|s| s.epoch.0);
+    let Some(seen) = settled.max(record.work.map(|(_, w)| w.epoch.0)) else { return Ok(()) };
+    match node.store.check_epoch(&local.cluster_id, seen).await {
+        Err(error @ store::Error::Missing { .. }) => {
+            tracing::error!(instance = local.name, %error, "the state store does not know its cluster");
+            Ok(())
+        }
+        checked => Ok(checked.map(drop)?),
+    }
+}
+
+/// A VM stands still during a capture alone, or in an attempt: a daemon that was lost may have left it like that.
+async fn run_on(local: &LocalInstance, vm: &Arc<dyn Vm>) {
+    let resumed = match vm.state().await {
+        Ok(VmState::Paused) => vm.resume().await,
+        other => other.map(drop),
+    };
+    if let Err(error) = resumed {
+        tracing::error!(instance = local.name, error = chain(&error), "it may still be paused");
+    }
+}
+
 /// The store may still say that it runs.
 async fn gone(node: &Arc<Node>, instance: &str) {
     let killed = async {
         if node.store.instance(instance).await?.is_some_and(|i| i.status == InstanceStatus::Started) {
             node.store.set_instance_status(instance, InstanceStatus::Killed).await?;
         }
-        Ok::<_, crate::store::Error>(())
+        Ok::<_, store::Error>(())
     };
     if let Err(error) = killed.await {
         tracing::warn!(instance, %error, "its status could not be corrected");
     }
 }
 
-async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &HashSet<String>) -> Result<(), ApiError> {
+async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &HashSet<PathBuf>) -> Result<(), ApiError> {
     for local in node.db.instances()? {
         for name in names(&node.layout.instance(&local.instance_id)) {
             if live.contains(&(local.instance_id.clone(), name.clone())) {
@@ -95,9 +139,13 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &Has
         let dir = node.layout.instance(&name);
         remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
     }
-    for name in names(&node.layout.staging_root()).into_iter().filter(|name| !staging.contains(name)) {
-        let dir = node.layout.staging_root().join(name);
-        remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
+    for attempt in names(&node.layout.staging_root()) {
+        let attempt = node.layout.staging_root().join(attempt);
+        for dir in names(&attempt).iter().map(|name| attempt.join(name)).filter(|dir| !staging.contains(dir)) {
+            remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
+        }
+        // Not empty: an instance of this node is still in it.
+        let _ = std::fs::remove_dir(&attempt);
     }
     Ok(())
 }

@@ -130,6 +130,8 @@ pub async fn run_on(
     let db = NodeDb::open(&layout.db())?;
     let quic = config.quic;
     let node = Arc::new(Node::new(Parts { layout, config, key, store, db, vmm, engine, inputs }));
+    // Before any peer is heard: a message must not meet a participant that does not know yet what it has promised.
+    recover::recover(&node).await?;
     let peers = Arc::new(Peers { node: Arc::clone(&node), api: OnceLock::new() });
     let transport = Transport::bind(quic, &node.key, Arc::clone(&peers) as _).map_err(|e| {
         ApiError::new(ErrorCode::WrongState, format!("UDP {quic} can't be used"))
@@ -139,8 +141,6 @@ pub async fn run_on(
     let transport = Arc::new(transport);
     // The first and only time.
     let _ = node.transport.set(Arc::downgrade(&transport));
-
-    recover::recover(&node).await?;
     let driver = tokio::spawn(driver::run(Arc::clone(&node), receiver));
     let core: Arc<dyn Core> = Arc::new(Engine { node: Arc::clone(&node) });
     let router = crate::api::router(core);
