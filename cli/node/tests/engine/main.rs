@@ -1,5 +1,6 @@
 //! The engine, whole: nodes with QUIC on loopback, SQLite, files, and their API over HTTP; only the guests are fake.
 
+mod before;
 mod client;
 mod commits;
 mod damage;
@@ -7,6 +8,7 @@ mod failures;
 mod gate;
 mod hooks;
 mod lost_coordinator;
+mod lost_target;
 mod monitor;
 mod node;
 mod scene;

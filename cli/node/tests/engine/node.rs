@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use form_node::store::{SqliteKv, Store};
 use form_node::{ApiError, InitOptions, init, run_on};
+use form_proto::{Record, Step};
 use form_vmm_hooks::fake::FakeVmm;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
@@ -110,6 +112,15 @@ impl Node {
     pub(crate) async fn restart(&mut self) {
         self.kill();
         self.start().await;
+    }
+
+    /// How far an instance has durably come in an attempt, as a restart would find it.
+    pub(crate) fn step(&self, instance: &str) -> Option<Step> {
+        let db =
+            Connection::open_with_flags(self.data.join("node.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).expect("open");
+        let query = "SELECT record FROM participants WHERE instance = ?1";
+        let record: Option<Vec<u8>> = db.query_row(query, [instance], |row| row.get(0)).optional().expect("read");
+        Record::decode(&record?).expect("a record").work.map(|(step, _)| step)
     }
 
     /// Names in a directory of its data; none if it is not there.

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use form_node::api::types::{AttemptEvent, CommitAccepted, CommitSummary};
 use form_node::auth::SigningKey;
-use form_node::store::{AttemptRecord, Begin, BeginRequest, InstanceRecord, ParticipantRecord, SqliteKv, Store};
+use form_node::store::{AttemptRecord, Begin, BeginRequest, InstanceRecord, Op, ParticipantRecord, SqliteKv, Store};
 use form_node::{ApiError, ErrorCode};
+use form_proto::Step;
 use form_vmm_hooks::VmState;
 use form_vmm_hooks::fake::FakeVmm;
 use serde_json::{Value, json};
@@ -240,6 +241,29 @@ impl Scene {
             format!("{:?}", self.attempt(attempt).await.state).to_lowercase() == outcome
         })
         .await;
+    }
+
+    /// Waits until all of these have durably come that far.
+    pub(crate) async fn wait_for_step(&self, names: &[&str], step: Step) {
+        self.wait_for(&format!("{names:?} are at {step:?}"), async || {
+            names.iter().all(|name| self.node(name).step(self.id(name)) == Some(step))
+        })
+        .await;
+    }
+
+    pub(crate) async fn wait_until_settled(&self, attempt: &str) {
+        self.wait_for("everyone has acknowledged", async || self.attempt(attempt).await.is_settled()).await;
+    }
+
+    /// The cluster's record as it is in the store.
+    pub(crate) async fn cluster_record(&self) -> Vec<u8> {
+        let key = format!("clusters/{}", self.cluster);
+        self.store.kv().get(&key).await.expect("read").expect("a record").value
+    }
+
+    pub(crate) async fn put_cluster_record(&self, value: &[u8]) {
+        let put = Op::Put { key: format!("clusters/{}", self.cluster), value: value.to_owned(), lease: None };
+        self.store.kv().txn(vec![], vec![put]).await.expect("write");
     }
 
     async fn wait_for(&self, what: &str, holds: impl AsyncFn() -> bool) {
