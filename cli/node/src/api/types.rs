@@ -74,7 +74,7 @@ pub struct InstanceView {
     /// History, oldest first (only when one instance is asked for).
     #[serde(default)]
     pub snapshots: Vec<SnapshotView>,
-    /// The attempt it is in.
+    /// The attempt that is under way in its cluster, or the last one that is not settled.
     #[serde(default)]
     pub attempt_id: Option<String>,
 }

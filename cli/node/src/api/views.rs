@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::routes::Api;
 use super::types::{InstanceView, SnapshotView};
 use crate::error::ApiError;
-use crate::store::{ClusterRecord, InstanceRecord};
+use crate::store::{AttemptRecord, ClusterRecord, InstanceRecord};
 
 impl Api {
     /// One instance, with its history.
@@ -20,7 +20,8 @@ impl Api {
                 names.insert(instance_id.clone(), member.name);
             }
         }
-        let mut view = self.short_view(instance, Some(cluster), &names);
+        let unsettled = self.core.store().unsettled_attempts().await?;
+        let mut view = self.short_view(instance, Some(cluster), &names, &unsettled);
         view.snapshots = history(instance);
         Ok(view)
     }
@@ -31,9 +32,10 @@ impl Api {
         let clusters: BTreeMap<String, ClusterRecord> =
             store.clusters().await?.into_iter().map(|c| (c.cluster_id.clone(), c)).collect();
         let instances = store.instances().await?;
+        let unsettled = store.unsettled_attempts().await?;
         let names = instances.iter().map(|i| (i.instance_id.clone(), i.name.clone())).collect();
         let mut views: Vec<_> =
-            instances.iter().map(|i| self.short_view(i, clusters.get(&i.cluster_id), &names)).collect();
+            instances.iter().map(|i| self.short_view(i, clusters.get(&i.cluster_id), &names, &unsettled)).collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(views)
     }
@@ -43,10 +45,14 @@ impl Api {
         instance: &InstanceRecord,
         cluster: Option<&ClusterRecord>,
         names: &BTreeMap<String, String>,
+        unsettled: &[AttemptRecord],
     ) -> InstanceView {
         let mut members: Vec<String> =
             cluster.map(|c| c.members.keys().filter_map(|id| names.get(id).cloned()).collect()).unwrap_or_default();
         members.sort();
+        // Decided, and somebody has still to hear of it.
+        let takes_part = |a: &&AttemptRecord| a.participants.iter().any(|p| p.instance_id == instance.instance_id);
+        let not_settled = unsettled.iter().filter(takes_part).max_by_key(|a| a.epoch).map(|a| a.attempt_id.clone());
         InstanceView {
             instance_id: instance.instance_id.clone(),
             name: instance.name.clone(),
@@ -58,7 +64,7 @@ impl Api {
             local: instance.node_id == self.core.node_id(),
             members,
             snapshots: Vec::new(),
-            attempt_id: cluster.and_then(|c| c.pending.clone()),
+            attempt_id: cluster.and_then(|c| c.pending.clone()).or(not_settled),
         }
     }
 }

@@ -370,7 +370,9 @@ impl Core for Engine {
                     .remedy("`form manage status` says what the cluster runs; commit again"),
             },
         };
-        Ok(stream::iter([ended, AttemptEvent::Settled { summary: None }]).boxed())
+        // Not settled yet: the stream ends here, and whoever listens asks again.
+        let settled = view.settled.then_some(AttemptEvent::Settled { summary: None });
+        Ok(stream::iter(std::iter::once(ended).chain(settled)).boxed())
     }
 
     async fn peer_http(&self, node_id: &str) -> Result<BiStream, ApiError> {

@@ -126,6 +126,9 @@ pub(crate) async fn receive(
                     if let Ok(error) = serde_json::from_slice(&payload) {
                         coordinated.failed_at(member, error);
                     }
+                    if matches!(message.body, Body::Settled(_)) {
+                        coordinated.events.phase(Some(&info.name), "settled");
+                    }
                 }
                 Body::Ready => coordinated.events.phase(Some(&info.name), "ready"),
                 Body::Active => coordinated.events.phase(Some(&info.name), "active"),
