@@ -1,7 +1,5 @@
 //! A signed request keeps its bytes: in borsh between nodes, in headers and JSON elsewhere.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
-
 use form_node::auth::SignedRequest;
 
 fn request() -> SignedRequest {
