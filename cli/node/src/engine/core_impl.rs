@@ -15,7 +15,7 @@ use super::attempt::{Attempt, MemberInfo};
 use super::driver::Input;
 use super::instance::LocalInstance;
 use super::lifecycle::{self, in_attempt, vmm_error};
-use super::limits::{COMMIT_TIMEOUT, LEASE, LEASE_RENEW};
+use super::limits::{COMMIT_TIMEOUT, LEASE, LEASE_RENEW, SETTLE_POLL};
 use super::preflight::vmm_view;
 use super::recover::attempt_id;
 use super::{Node, coordinate, seed};
@@ -24,7 +24,7 @@ use crate::auth::{Address, SignedRequest};
 use crate::core::{Core, Signed};
 use crate::error::{ApiError, ErrorCode};
 use crate::spec::InstanceSpec;
-use crate::store::{AttemptState, Begin, BeginRequest, ParticipantRecord, Store, normal_id};
+use crate::store::{AttemptRecord, AttemptState, Begin, BeginRequest, ParticipantRecord, Store, normal_id};
 
 /// A checked wish to commit.
 pub(crate) struct Intent {
@@ -164,6 +164,12 @@ fn targets(asked: Option<Vec<String>>, source: &LocalInstance, siblings: Vec<Str
         return Err(refused(format!("{} is among the targets of its own commit", source.name)));
     }
     Ok(targets.into_iter().collect())
+}
+
+/// Nobody is waited for: each participant has acknowledged a commit, and an attempt that was aborted is undone by each
+/// alone.
+fn is_over(record: &AttemptRecord) -> bool {
+    record.state == AttemptState::Aborted || record.is_settled()
 }
 
 /// The answer to a request that was made before: the attempt that it began.
@@ -340,10 +346,14 @@ impl Core for Engine {
             ApiError::new(ErrorCode::NotFound, format!("no attempt {attempt} has begun"))
                 .remedy("`form manage status` shows what is under way")
         })?;
-        let events = self.node.attempt(id).map(|a| a.events.clone());
+        let last_event = self.node.attempt(id).and_then(|a| a.events.last());
+        let settled = match &last_event {
+            Some(event) => matches!(event, AttemptEvent::Settled { .. }),
+            None => is_over(&record),
+        };
         Ok(AttemptView {
             attempt_id: attempt.to_owned(),
-            settled: record.is_settled(),
+            settled,
             instance_id: record.source_instance,
             outcome: match record.state {
                 AttemptState::Pending => "pending",
@@ -351,7 +361,7 @@ impl Core for Engine {
                 AttemptState::Aborted => "aborted",
             }
             .to_owned(),
-            last_event: events.and_then(|e| e.last()),
+            last_event,
         })
     }
 
@@ -359,7 +369,7 @@ impl Core for Engine {
         if let Some(attempt) = self.node.attempt(attempt_id(attempt)?) {
             return Ok(attempt.events.stream());
         }
-        // From before a restart: what is left of it is how it ended.
+        // From before a restart: what is left of it is how it ended, and who has acknowledged that.
         let view = self.attempt(attempt).await?;
         let record = self.node.store.attempt(attempt).await?;
         let ended = match record.and_then(|r| r.commit_id) {
@@ -370,9 +380,15 @@ impl Core for Engine {
                     .remedy("`form manage status` says what the cluster runs; commit again"),
             },
         };
-        // Not settled yet: the stream ends here, and whoever listens asks again.
-        let settled = view.settled.then_some(AttemptEvent::Settled { summary: None });
-        Ok(stream::iter(std::iter::once(ended).chain(settled)).boxed())
+        let (node, attempt) = (Arc::clone(&self.node), attempt.to_owned());
+        let settled = stream::once(async move {
+            // A store that is away for a moment says it later.
+            while !matches!(node.store.attempt(&attempt).await, Ok(record) if record.as_ref().is_none_or(is_over)) {
+                tokio::time::sleep(SETTLE_POLL).await;
+            }
+            AttemptEvent::Settled { summary: None }
+        });
+        Ok(stream::iter([ended]).chain(settled).boxed())
     }
 
     async fn peer_http(&self, node_id: &str) -> Result<BiStream, ApiError> {

@@ -25,6 +25,8 @@ pub(crate) const SEED_TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) const JOIN_WAIT: Duration = Duration::from_secs(60);
 /// How often it looks.
 pub(crate) const JOIN_POLL: Duration = Duration::from_millis(200);
+/// How often the store is asked whether an attempt from before a restart is settled.
+pub(crate) const SETTLE_POLL: Duration = Duration::from_millis(200);
 /// Progress in bytes is told at most this often for one target and phase; its end always is.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long open event streams may hold up the end of a node.
