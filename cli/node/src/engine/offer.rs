@@ -10,7 +10,7 @@ use form_transport::{Artifact, ArtifactKind, Commit, FrameIndexBytes, NodeId, Of
 use super::attempt::Attempt;
 use super::build::chain;
 use super::encode::base_for;
-use super::instance::LocalInstance;
+use super::instance::{LocalInstance, file_name};
 use super::limits::DEVICE_STATE_BYTES_MAX;
 use super::preflight::facts_text;
 use super::{Node, lifecycle};
@@ -119,7 +119,7 @@ pub(crate) async fn check(
     let signed = Offer { commit, ..offer };
     signed.verify(from, &work.attempt.0, work.epoch.0).map_err(|e| refused(chain(&e)))?;
     let commit = signed.commit;
-    fits_machine(local, &commit).map_err(refused)?;
+    fits_machine(node, local, &commit).map_err(refused)?;
     let indexes = signed
         .indexes
         .iter()
@@ -136,12 +136,17 @@ pub(crate) async fn check(
 }
 
 /// The artifacts are those of this machine, and of its sizes: nothing a peer says makes us allocate more.
-fn fits_machine(local: &LocalInstance, commit: &Commit) -> Result<(), String> {
+fn fits_machine(node: &Node, local: &LocalInstance, commit: &Commit) -> Result<(), String> {
+    let live = node.layout.live(&local.instance_id, &local.live);
+    let disk_len_bytes = |name: &str| std::fs::metadata(live.join(file_name(name))).ok().map(|disk| disk.len());
     for artifact in &commit.artifacts {
         let known = match artifact.kind {
             ArtifactKind::Memory => artifact.image_len_bytes == local.spec.memory_bytes,
             ArtifactKind::DeviceState => artifact.image_len_bytes <= DEVICE_STATE_BYTES_MAX,
-            ArtifactKind::Disk => local.spec.disks.iter().any(|d| d.name == artifact.name),
+            ArtifactKind::Disk => {
+                local.spec.disks.iter().any(|d| d.name == artifact.name)
+                    && disk_len_bytes(&artifact.name) == Some(artifact.image_len_bytes)
+            }
         };
         if !known {
             return Err(format!("this machine has no {} of {} bytes", artifact.name, artifact.image_len_bytes));

@@ -15,6 +15,7 @@ use super::participate::Work;
 use super::peer::{Answer, FetchRequest, Packet, Question};
 use super::{Node, blocking, encode, preflight, seed};
 use crate::error::{ApiError, ErrorCode};
+use crate::store::AttemptState;
 
 /// The node behind its transport.
 pub(crate) struct Peers {
@@ -108,6 +109,14 @@ pub(crate) async fn receive(
             };
             if record.coordinator != from.to_string() || record.epoch != message.epoch.0 {
                 return tracing::warn!(%from, instance, "a message that is not from the attempt's coordinator");
+            }
+            let stands = match message.body {
+                Body::Decided(Outcome::Committed) => record.state == AttemptState::Committed,
+                Body::Decided(Outcome::Aborted) => record.state == AttemptState::Aborted,
+                _ => true,
+            };
+            if !stands {
+                return tracing::error!(%from, instance, "an outcome that the store does not hold");
             }
             if matches!(message.body, Body::Offer { .. }) {
                 node.add_work(instance, attempt, Work::of_target(&local.cluster_id, from, attempt, payload));
