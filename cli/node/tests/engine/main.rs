@@ -11,4 +11,6 @@ mod lost_coordinator;
 mod lost_target;
 mod monitor;
 mod node;
+mod offers;
+mod rogue;
 mod scene;
