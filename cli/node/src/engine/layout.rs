@@ -105,11 +105,15 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Removes a directory with what is in it; fine if it is not there.
+/// Removes a directory with what is in it; fine if it is not there. What is still being put into it by work that can't
+/// be called back is removed as well.
 pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
+    loop {
+        match std::fs::remove_dir_all(path) {
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            done => return done,
+        }
     }
 }
 
@@ -117,4 +121,29 @@ pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
 pub(crate) fn names(dir: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_goes_while_others_write_into_it() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        for round in 0..50 {
+            let path = dir.path().join(round.to_string());
+            make_dir(&path).expect("make");
+            let writers = [0, 1].map(|writer| {
+                let path = path.clone();
+                std::thread::spawn(move || {
+                    (0..).take_while(|n| File::create(path.join(format!("{writer}-{n}"))).is_ok()).count()
+                })
+            });
+            remove_dir(&path).expect("remove");
+            for writer in writers {
+                writer.join().expect("no panic");
+            }
+            assert!(!path.exists());
+        }
+    }
 }
