@@ -197,6 +197,7 @@ async fn settled(node: Arc<Node>, attempt: Arc<Attempt>, outcome: Outcome) {
     summary.total_ms = attempt.events.elapsed_ms();
     let summary = (outcome == Outcome::Committed).then(|| Box::new(summary));
     attempt.events.push(AttemptEvent::Settled { summary });
+    node.attempt_is_settled(attempt.id);
 }
 
 /// Removes what an attempt built for one instance, and the attempt's directory if it was the last.

@@ -7,6 +7,9 @@ pub(crate) const DEVICE_STATE_BYTES_MAX: u64 = 64 << 20;
 /// Room that staging leaves free for journals, logs and everybody else, in bytes.
 pub(crate) const FREE_BYTES_MIN: u64 = 64 << 20;
 
+/// Attempts whose events stay in memory after they are settled.
+pub(crate) const SETTLED_ATTEMPTS_MAX: usize = 64;
+
 /// An attempt that has not committed by then is aborted, unless the request says otherwise.
 pub(crate) const COMMIT_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long the cluster's lock lives without its holder.

@@ -6,6 +6,7 @@
 
 mod again;
 mod attempt;
+mod attempts;
 mod bases;
 mod build;
 mod capture;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::again::Again;
 use super::attempt::Attempt;
+use super::attempts::Attempts;
 use super::db::NodeDb;
 use super::driver::Input;
 use super::layout::Layout;
@@ -47,7 +48,7 @@ pub(crate) struct Node {
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     /// Owned by whoever runs the node: it serves this node, and must not keep it alive.
     pub(crate) transport: OnceLock<Weak<Transport>>,
-    attempts: Mutex<HashMap<AttemptId, Arc<Attempt>>>,
+    attempts: Mutex<Attempts<Arc<Attempt>>>,
     works: Mutex<HashMap<(String, AttemptId), Arc<Work>>>,
     outgoing: Mutex<HashMap<[u8; 16], Arc<Outgoing>>>,
     /// Instances whose participant is in an attempt, and sources whose attempt is not decided: their lifecycle
@@ -57,6 +58,8 @@ pub(crate) struct Node {
     /// Two instances of one cluster may advance the same base.
     pub(crate) base_lock: tokio::sync::Mutex<()>,
     pub(crate) store_is_away: Again,
+    /// Effects that must succeed in the end.
+    pub(crate) effects_fail: Again,
     started: Instant,
 }
 
@@ -105,6 +108,7 @@ impl Node {
             committing: Mutex::default(),
             base_lock: tokio::sync::Mutex::default(),
             store_is_away: Again::default(),
+            effects_fail: Again::default(),
             started: Instant::now(),
         }
     }
@@ -145,11 +149,15 @@ impl Node {
     }
 
     pub(crate) fn attempt(&self, id: AttemptId) -> Option<Arc<Attempt>> {
-        lock(&self.attempts).get(&id).cloned()
+        lock(&self.attempts).get(id)
     }
 
     pub(crate) fn add_attempt(&self, attempt: Arc<Attempt>) {
-        lock(&self.attempts).insert(attempt.id, attempt);
+        lock(&self.attempts).add(attempt.id, attempt);
+    }
+
+    pub(crate) fn attempt_is_settled(&self, id: AttemptId) {
+        lock(&self.attempts).settled(id);
     }
 
     pub(crate) fn work(&self, instance: &str, attempt: AttemptId) -> Option<Arc<Work>> {

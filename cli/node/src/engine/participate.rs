@@ -1,11 +1,14 @@
 //! The participants' effects, and the way of messages between them and coordinators.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use form_proto::{AttemptId, Body, Message, Outcome, ParticipantInput, ParticipantOutput};
 use form_transport::{Envelope, NodeId, PeerAddr};
+use futures_util::FutureExt as _;
 
+use super::again::Again;
 use super::attempt::{Attempt, MemberInfo};
 use super::capture::Capture;
 use super::driver::Input;
@@ -104,12 +107,16 @@ pub(crate) fn carry_out(node: &Arc<Node>, instance: &str, output: ParticipantOut
             tokio::spawn(async move {
                 let attempt = record.work.map(|(_, w)| w.attempt).or(record.settled.map(|s| s.attempt));
                 let context = attempt.and_then(|a| node.work(&instance, a)).map(|w| w.context().clone());
+                let failures = Again::default();
                 loop {
                     let (db, name, context) = (node.db.clone(), instance.clone(), context.clone());
                     let write = move || db.put_participant(&name, &record, context.as_ref());
                     match blocking("write a record", write).await {
                         Ok(()) => break,
-                        Err(error) => tracing::error!(%error, cause = error.cause, "tried again in a second"),
+                        Err(error) if failures.worth_a_line() => {
+                            tracing::error!(%error, cause = error.cause, "tried again every second");
+                        }
+                        Err(_) => {}
                     }
                     tokio::time::sleep(PERSIST_RETRY).await;
                 }
@@ -120,16 +127,22 @@ pub(crate) fn carry_out(node: &Arc<Node>, instance: &str, output: ParticipantOut
             tokio::spawn(async move { send(&node, &instance, message).await });
         }
         ParticipantOutput::Stage(work) => {
-            let Some(shared) = node.work(&instance, work.attempt) else { return };
+            // Every earlier attempt is settled here: what its effects shared is needed no more.
+            node.forget_other_works(&instance, work.attempt);
+            let Some(shared) = node.work(&instance, work.attempt) else {
+                return node.input(Input::Participant(instance, ParticipantInput::StageFailed(work.attempt)));
+            };
             let handle = tokio::spawn({
                 let shared = Arc::clone(&shared);
                 async move {
                     let role = shared.context().role;
-                    let staged = match role {
-                        Role::Source => source::stage(&node, &instance, &work).await,
-                        Role::Target => target::stage(&node, &instance, &work, &shared).await,
-                    };
-                    let input = match staged {
+                    let staged = unpanicked(async {
+                        match role {
+                            Role::Source => source::stage(&node, &instance, &work).await,
+                            Role::Target => target::stage(&node, &instance, &work, &shared).await,
+                        }
+                    });
+                    let input = match staged.await {
                         Ok(()) => ParticipantInput::Staged(work.attempt),
                         Err(error) => {
                             shared.fail(error);
@@ -170,31 +183,57 @@ enum Act {
 
 fn act(node: Arc<Node>, instance: String, work: form_proto::Work, act: Act) {
     tokio::spawn(async move {
-        let Some(shared) = node.work(&instance, work.attempt) else { return };
-        let role = shared.context().role;
-        let done = match (act, role) {
-            (Act::Activate, Role::Source) => Ok(()),
-            (Act::Activate, Role::Target) => target::activate(&node, &instance, &work, &shared).await,
-            (Act::Finalize, Role::Source) => source::finalize(&node, &instance, &work, &shared).await,
-            (Act::Finalize, Role::Target) => target::finalize(&node, &instance, &work, &shared).await,
-            (Act::RollBack, Role::Source) => source::roll_back(&node, &instance, &work),
-            (Act::RollBack, Role::Target) => target::roll_back(&node, &instance, &work, &shared).await,
+        let shared = node.work(&instance, work.attempt);
+        let done = match &shared {
+            Some(shared) => unpanicked(carry_on(&node, &instance, &work, shared, act)).await,
+            None => Err(ApiError::internal("go on with an attempt", "what is known of it was lost")),
         };
         let input = match (act, done) {
             (Act::Activate, Ok(())) => ParticipantInput::Activated(work.attempt),
             (Act::Finalize, Ok(())) => ParticipantInput::Finalized(work.attempt),
             (Act::RollBack, Ok(())) => ParticipantInput::RolledBack(work.attempt),
             (Act::Activate, Err(error)) => {
-                shared.fail(error);
+                if let Some(shared) = shared {
+                    shared.fail(error);
+                }
                 ParticipantInput::ActivateFailed(work.attempt)
             }
             (_, Err(error)) => {
-                tracing::error!(instance, ?act, %error, cause = error.cause, "tried again in a second");
+                if node.effects_fail.worth_a_line() {
+                    tracing::error!(instance, ?act, %error, cause = error.cause, "tried again every second");
+                }
                 ParticipantInput::EffectFailed(work.attempt)
             }
         };
+        if matches!(input, ParticipantInput::Finalized(_) | ParticipantInput::RolledBack(_)) {
+            node.effects_fail.over();
+        }
         node.input(Input::Participant(instance, input));
     });
+}
+
+async fn carry_on(
+    node: &Arc<Node>,
+    instance: &str,
+    work: &form_proto::Work,
+    shared: &Work,
+    act: Act,
+) -> Result<(), ApiError> {
+    let role = shared.context().role;
+    match (act, role) {
+        (Act::Activate, Role::Source) => Ok(()),
+        (Act::Activate, Role::Target) => target::activate(node, instance, work, shared).await,
+        (Act::Finalize, Role::Source) => source::finalize(node, instance, work, shared).await,
+        (Act::Finalize, Role::Target) => target::finalize(node, instance, work, shared).await,
+        (Act::RollBack, Role::Source) => source::roll_back(node, instance, work),
+        (Act::RollBack, Role::Target) => target::roll_back(node, instance, work, shared).await,
+    }
+}
+
+/// The machine waits for an answer: a panic is one.
+async fn unpanicked(effect: impl Future<Output = Result<(), ApiError>>) -> Result<(), ApiError> {
+    let done = AssertUnwindSafe(effect).catch_unwind().await;
+    done.unwrap_or_else(|_| Err(ApiError::internal("carry out an effect", "it panicked; the log says where")))
 }
 
 /// A participant's message, to the coordinator; beside an outcome's end also to the store.
@@ -211,7 +250,6 @@ async fn send(node: &Arc<Node>, instance: &str, message: Message) {
         if told.is_err() && outcome == Outcome::Committed {
             return;
         }
-        node.forget_other_works(instance, message.attempt);
     }
     let coordinator = match shared {
         Some(shared) => Some(shared.context().coordinator.clone()),
