@@ -6,10 +6,13 @@ use form_node::store::InstanceStatus;
 
 use crate::scene::{Scene, same};
 
+/// An artifact, and a copy of its image.
+type Copied = (&'static str, PathBuf);
+
 /// What each instance runs: its VM's directory, and copies of its images.
 pub(crate) struct Before {
     head: String,
-    instances: Vec<(String, PathBuf, Vec<(&'static str, PathBuf)>)>,
+    instances: Vec<(String, PathBuf, Vec<Copied>)>,
     _dir: tempfile::TempDir,
 }
 

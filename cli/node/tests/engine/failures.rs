@@ -168,7 +168,7 @@ async fn promise_1_a_store_that_is_away_at_the_commit_point() {
 #[tokio::test]
 async fn a_target_that_is_gone_does_not_lock_the_source() {
     let mut scene = three().await;
-    let _preflight = scene.hooks.act(Point::Host(2), || {});
+    scene.hooks.act(Point::Host(2), || {});
     let hold = scene.hooks.hold(Point::Host(2));
     let request = scene.commit_request("a", json!({"timeout_s": 1}));
     let attempt = text(&request.accepted(scene.api("a")).await, "attempt_id");

@@ -12,5 +12,6 @@ mod lost_target;
 mod monitor;
 mod node;
 mod offers;
+mod overlap;
 mod rogue;
 mod scene;
