@@ -4,6 +4,8 @@
 //! A cluster that has no commit yet gets its first one here, from the running instance that is joined: an attempt
 //! with the source as its only participant.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use form_delta::{FrameIndex, Hash};
@@ -15,10 +17,10 @@ use super::instance::{LocalInstance, file_name};
 use super::layout::make_dir;
 use super::lifecycle::{self, name_taken};
 use super::limits::{COMMIT_TIMEOUT, JOIN_POLL, JOIN_WAIT};
-use super::node::Outgoing;
+use super::node::{EncodingKey, Outgoing};
 use super::peer::{Answer, Question, Seeding};
 use super::serve::ask;
-use super::{Node, bases, blocking, core_impl, encode, offer as offers};
+use super::{Node, bases, blocking, coordinate, core_impl, encode, offer as offers};
 use crate::auth::{Expected, Level, SignedRequest, authorise, check_again};
 use crate::error::{ApiError, ErrorCode};
 use crate::spec::InstanceSpec;
@@ -82,8 +84,10 @@ async fn try_join(
         cluster.owner,
         InstanceSpec { mac: None, ..seeding.spec.clone() },
     );
-    local.spec.check_boot_files()?;
-    let received = receive(node, &host, &head, &seeding, &local).await;
+    let received = match local.spec.check_boot_files() {
+        Ok(()) => receive(node, &host, &head, &seeding, &local).await,
+        Err(error) => Err(error),
+    };
     let told = ask(node, &host, &Question::SeedDone { session: seeding.session.clone() }).await;
     if let Err(error) = told {
         tracing::debug!(%error, "the end of a seeding was not told");
@@ -286,9 +290,36 @@ pub(crate) async fn offer(
     let mut session = [0; 16];
     getrandom::fill(&mut session).map_err(|e| ApiError::internal("draw a random id", e))?;
     let staging = node.layout.staging(form_proto::AttemptId(session), "seed");
-    make_dir(&staging).map_err(|e| ApiError::io("make", &staging, &e))?;
+    let encoded = encode_head(node, &local, &commit, &staging, held).await;
+    let (frames, indexes) = match encoded {
+        Ok(encoded) => encoded,
+        Err(error) => {
+            coordinate::discard(node, form_proto::AttemptId(session), &staging);
+            return Err(error);
+        }
+    };
+    node.offer(session, Outgoing { allowed: vec![to], frames, on_sent: Box::new(|_, _| {}) });
+    Ok(Answer::Seeding(Box::new(Seeding {
+        session: hex::encode(session),
+        commit: hex::encode(&record.bytes),
+        indexes,
+        spec: local.spec,
+    })))
+}
+
+/// Frames of the head's images, and their indexes in the commit's order, hex.
+type EncodedHead = (HashMap<EncodingKey, (PathBuf, FrameIndex)>, Vec<String>);
+
+async fn encode_head(
+    node: &Arc<Node>,
+    local: &LocalInstance,
+    commit: &Commit,
+    staging: &Path,
+    held: &[String],
+) -> Result<EncodedHead, ApiError> {
+    make_dir(staging).map_err(|e| ApiError::io("make", staging, &e))?;
     let tasks = commit.artifacts.iter().map(|artifact| {
-        let (layout, cluster, staging) = (node.layout.clone(), local.cluster_id.clone(), staging.clone());
+        let (layout, cluster, staging) = (node.layout.clone(), local.cluster_id.clone(), staging.to_owned());
         let (name, root) = (artifact.name.clone(), artifact.root);
         let against_itself = held.contains(&root.to_string());
         blocking("encode the head", move || {
@@ -303,19 +334,13 @@ pub(crate) async fn offer(
             Ok((name, encoded.index, frames))
         })
     });
-    let (mut frames, mut indexes) = (std::collections::HashMap::new(), Vec::new());
+    let (mut frames, mut indexes) = (HashMap::new(), Vec::new());
     for task in futures_util::future::join_all(tasks).await {
         let (name, index, path) = task?;
         indexes.push(hex::encode(index.encode()));
         frames.insert((name, index.base_root.map(|r| *r.as_bytes())), (path, index));
     }
-    node.offer(session, Outgoing { allowed: vec![to], frames, on_sent: Box::new(|_, _| {}) });
-    Ok(Answer::Seeding(Box::new(Seeding {
-        session: hex::encode(session),
-        commit: hex::encode(&record.bytes),
-        indexes,
-        spec: local.spec,
-    })))
+    Ok((frames, indexes))
 }
 
 /// The node that joined has what it asked for.

@@ -7,6 +7,7 @@ mod damage;
 mod failures;
 mod gate;
 mod hooks;
+mod joining;
 mod lost_coordinator;
 mod lost_target;
 mod monitor;
