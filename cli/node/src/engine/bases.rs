@@ -9,7 +9,7 @@ use form_delta::{Hash, Image, Manifest};
 
 use super::build::chain;
 use super::instance::file_name;
-use super::layout::{Layout, make_dir, sync_dir, write_durably};
+use super::layout::{Layout, make_dir, names, sync_dir, write_durably};
 use crate::error::ApiError;
 
 /// A base image with its manifest.
@@ -62,8 +62,7 @@ pub(crate) fn staged_manifest(staging: &Path, artifact: &str) -> std::path::Path
     staging.join(format!("{artifact}.manifest"))
 }
 
-/// Moves verified, durable images out of staging into the base, then forgets the bases that are no longer the
-/// head's. It may be cut short anywhere and run again: a rename is atomic, and what has moved already is left alone.
+/// Moves verified, durable images out of staging into the base, then removes all that is not of the head. It may be cut short anywhere and run again: a rename is atomic, and what has moved already is left alone.
 pub(crate) fn advance<'a>(
     layout: &Layout,
     cluster: &str,
@@ -83,14 +82,15 @@ pub(crate) fn advance<'a>(
             std::fs::rename(&image, layout.base_image(cluster, root)).map_err(io("advance the base"))?;
         }
         if !layout.base_image(cluster, root).exists() {
-            let lost = format!("{artifact} {root} is neither staged nor in the base");
-            return Err(ApiError::internal("advance the base", lost));
+            // The commit does not depend on it: the next one sends this image in full.
+            tracing::error!(artifact, %root, "neither staged nor in the base: it is lost");
+            kept.remove(&root);
         }
     }
     sync_dir(&dir).map_err(io("sync the base directory"))?;
-    for root in roots(layout, cluster).difference(&kept) {
-        std::fs::remove_file(layout.base_image(cluster, *root)).map_err(io("remove an old base"))?;
-        std::fs::remove_file(layout.base_manifest(cluster, *root)).map_err(io("remove an old base"))?;
+    let kept: BTreeSet<_> = kept.iter().flat_map(|root| [format!("{root}.img"), format!("{root}.manifest")]).collect();
+    for name in names(&dir).into_iter().filter(|name| !kept.contains(name)) {
+        std::fs::remove_file(dir.join(name)).map_err(io("remove an old base"))?;
     }
     Ok(())
 }
