@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use form_vmm_hooks::VmState;
+
 use super::instance::{LocalInstance, file_name, mac_of};
 use super::layout::{make_dir, remove_dir};
 use super::{Node, blocking};
@@ -103,13 +105,21 @@ pub(crate) fn record(node: &Node, local: &LocalInstance) -> InstanceRecord {
 /// Boots a stopped instance from its own disks.
 pub(crate) async fn start(node: &Arc<Node>, instance: &str) -> Result<(), ApiError> {
     let local = free(node, instance)?;
-    if node.vms.current(instance).is_some() {
+    if is_there(node, instance).await? {
         return Err(ApiError::new(ErrorCode::WrongState, format!("{} is running already", local.name)));
     }
     local.spec.check_boot_files()?;
     boot(node, &local).await?;
     node.store.bump_lifecycle_generation(instance).await?;
     Ok(node.store.set_instance_status(instance, InstanceStatus::Started).await?)
+}
+
+/// Whether an instance has a process: a guest may have switched itself off.
+async fn is_there(node: &Node, instance: &str) -> Result<bool, ApiError> {
+    match node.vms.current(instance) {
+        Some(vm) => Ok(vm.state().await.map_err(vmm_error)? != VmState::Gone),
+        None => Ok(false),
+    }
 }
 
 async fn boot(node: &Arc<Node>, local: &LocalInstance) -> Result<(), ApiError> {
@@ -138,7 +148,7 @@ pub(crate) async fn stop(node: &Arc<Node>, instance: &str) -> Result<(), ApiErro
 /// Deletes a stopped instance with its files; the last of a cluster on this node takes the bases along.
 pub(crate) async fn delete(node: &Arc<Node>, instance: &str) -> Result<(), ApiError> {
     let local = free(node, instance)?;
-    if node.vms.current(instance).is_some() {
+    if is_there(node, instance).await? {
         return Err(ApiError::new(ErrorCode::WrongState, format!("{} is running", local.name))
             .remedy(format!("stop it first: form manage stop --name {}", local.name)));
     }
