@@ -66,6 +66,11 @@ impl Layout {
         self.staging_attempt(attempt).join(instance)
     }
 
+    /// The directories whose names lead to it, itself first: a file in it is durable only with all of them.
+    pub(crate) fn staging_dirs(&self, attempt: AttemptId, instance: &str) -> [PathBuf; 3] {
+        [self.staging(attempt, instance), self.staging_attempt(attempt), self.staging_root()]
+    }
+
     /// The images of a cluster that this node holds in full, each named by its root.
     pub(crate) fn base(&self, cluster: &str) -> PathBuf {
         self.root.join("clusters").join(cluster).join("base")

@@ -15,6 +15,7 @@ use crate::error::ApiError;
 /// Makes what was captured durable.
 pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task) -> Result<(), ApiError> {
     let staging = node.layout.staging(task.attempt, instance);
+    let dirs = node.layout.staging_dirs(task.attempt, instance);
     let shared = node.work(instance, task.attempt);
     let names: Vec<_> = shared.iter().flat_map(|w| w.context().roots.keys().cloned().collect::<Vec<_>>()).collect();
     blocking("make the capture durable", move || {
@@ -22,7 +23,10 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task) -> Resu
             let path = staging.join(file_name(&name));
             File::open(&path).and_then(|f| f.sync_all()).map_err(|e| ApiError::io("sync", &path, &e))?;
         }
-        sync_dir(&staging).map_err(|e| ApiError::io("sync", &staging, &e))
+        for dir in dirs {
+            sync_dir(&dir).map_err(|e| ApiError::io("sync", &dir, &e))?;
+        }
+        Ok(())
     })
     .await
 }

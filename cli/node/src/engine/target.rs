@@ -16,8 +16,8 @@ use super::bases::staged_manifest;
 use super::build::{Build, Progress, build, delta};
 use super::instance::{DEVICE, LocalInstance, MEMORY, file_name};
 use super::layout::{make_dir, names, remove_dir, sync_dir};
-use super::lifecycle::vmm_error;
-use super::limits::PROGRESS_INTERVAL;
+use super::lifecycle::{free_bytes, vmm_error};
+use super::limits::{FREE_BYTES_MIN, PROGRESS_INTERVAL};
 use super::participate::{Work, post};
 use super::peer::Packet;
 use super::work::WorkContext;
@@ -75,7 +75,16 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
     for copied in futures_util::future::join_all(copies).await {
         copied?;
     }
-    sync_dir(&staging).map_err(|e| ApiError::io("sync", &staging, &e))?;
+    let mut dirs = node.layout.staging_dirs(task.attempt, instance).to_vec();
+    dirs.extend([live, node.layout.instance(instance)]);
+    for dir in dirs {
+        sync_dir(&dir).map_err(|e| ApiError::io("sync", &dir, &e))?;
+    }
+    // What is promised from here on writes little, but it does write.
+    if free_bytes(node.layout.root())? < FREE_BYTES_MIN {
+        return Err(ApiError::new(ErrorCode::TargetUnfit, format!("the node of target {} is full", local.name))
+            .remedy("free some space where that node's data directory is, then commit again"));
+    }
     let mut report = shared.report();
     add_ms(&mut report.phases_ms, "copy", began);
     report.engine = super::run::engine_name(node.engine).to_owned();
@@ -91,6 +100,10 @@ fn live_copy(name: &str, staging: &Path, live: &Path) -> Result<(), ApiError> {
     let manifest = std::fs::read(&manifest_path).map_err(|e| ApiError::io("read", &manifest_path, &e))?;
     let manifest = Manifest::decode(&manifest).map_err(|e| delta(name, e))?;
     let file = File::open(&to).map_err(|e| ApiError::io("open", &to, &e))?;
+    if name != MEMORY {
+        // A host that is lost after the commit boots from this disk; its memory is gone with it in any case.
+        file.sync_all().map_err(|e| ApiError::io("sync", &to, &e))?;
+    }
     form_delta::verify_image(&file, &manifest).map_err(|e| delta(name, e))
 }
 
