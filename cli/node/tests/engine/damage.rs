@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use form_node::ErrorCode;
 use form_vmm_hooks::fake::Step;
 
-use crate::hooks::Point;
+use crate::hooks::{Point, vm};
 use crate::scene::{PAGE, Scene, flip};
 
 async fn pair() -> Scene {
@@ -82,6 +82,26 @@ async fn promise_3_a_base_image_that_was_damaged_at_the_source() {
     scene.all_run_the_head(&["a", "b"]).await;
     let captured = std::fs::read(scene.live("a", "memory")).expect("read");
     assert!(std::fs::read(scene.live("b", "memory")).expect("read") == captured);
+}
+
+/// What is committed does not depend on the base; what is left of others in it goes.
+#[tokio::test]
+async fn a_base_that_is_lost_after_the_commit_point() {
+    let scene = pair().await;
+    for name in ["image-of-nobody.img", "manifest-of-nobody.manifest", "half-written.new"] {
+        std::fs::write(scene.base_dir("b").join(name), "left over").expect("write");
+    }
+    let hold = scene.hooks.hold(vm("b", Step::Resume));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    let staged = files_below(&scene.node("b").data.join("staging"));
+    let memory = staged.iter().find(|path| path.ends_with("memory.img")).expect("it is staged");
+    std::fs::remove_file(memory).expect("remove");
+    hold.release();
+    scene.end_of("a", attempt).await.committed();
+    let bases = std::fs::read_dir(scene.base_dir("b")).expect("read").count();
+    assert_eq!(bases, 4, "device and root");
+    the_next_commit_succeeds(&scene).await;
 }
 
 fn files_below(dir: &std::path::Path) -> Vec<PathBuf> {

@@ -8,6 +8,7 @@ mod failures;
 mod gate;
 mod hooks;
 mod joining;
+mod lifecycle;
 mod lost_coordinator;
 mod lost_target;
 mod monitor;

@@ -1,0 +1,45 @@
+//! Starting and stopping, and attempts that hold an instance.
+
+use form_node::ErrorCode;
+use form_node::store::InstanceStatus;
+use form_vmm_hooks::fake::Step;
+
+use crate::hooks::vm;
+use crate::scene::Scene;
+
+#[tokio::test]
+async fn an_instance_in_an_attempt_stays_as_it_is() {
+    let scene = Scene::new(&[&["a"], &["b"], &["c"]]).await;
+    let hold = scene.hooks.hold(vm("c", Step::Restore));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    for name in ["a", "b", "c"] {
+        for what in ["start", "stop"] {
+            let request = scene.post(name, &format!("/api/v1/instances/{name}/{what}"));
+            let error = request.refused(scene.api(name)).await;
+            assert_eq!(error.code, ErrorCode::Conflict, "{what} {name}: {error:?}");
+            assert!(error.message.contains(&attempt), "{what} {name}: {error:?}");
+        }
+    }
+    hold.release();
+    scene.end_of("a", attempt).await.committed();
+    scene.post("b", "/api/v1/instances/b/stop").accepted(scene.api("b")).await;
+    let accepted = scene.commit_request("a", serde_json::Value::Null).accepted(scene.api("a")).await;
+    let ended = crate::client::events(scene.api("a"), &crate::scene::text(&accepted, "attempt_id")).await;
+    assert!(format!("{ended:?}").contains("target b is not running"), "{ended:?}");
+    scene.post("b", "/api/v1/instances/b/start").accepted(scene.api("b")).await;
+    scene.commit("a").await.committed();
+}
+
+#[tokio::test]
+async fn a_guest_that_ended_by_itself_can_be_started() {
+    let scene = Scene::new(&[&["a"], &["b"]]).await;
+    scene.vmm.crash("b");
+    scene.post("b", "/api/v1/instances/b/start").accepted(scene.api("b")).await;
+    assert_eq!(scene.instance("b").await.status, InstanceStatus::Started);
+    scene.in_order().await;
+    let again = scene.post("b", "/api/v1/instances/b/start").refused(scene.api("b")).await;
+    assert_eq!(again.code, ErrorCode::WrongState);
+    scene.commit("a").await.committed();
+    scene.all_run_the_head(&["a", "b"]).await;
+}
