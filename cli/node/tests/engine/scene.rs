@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use form_node::{ApiError, ErrorCode};
 use form_proto::Step;
 use form_vmm_hooks::VmState;
 use form_vmm_hooks::fake::FakeVmm;
+use rustix::fs::SeekFrom;
 use serde_json::{Value, json};
 
 use crate::client::{Signed, events, now_ms};
@@ -419,6 +421,24 @@ pub(crate) fn flip(path: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 1], at).expect("write");
 }
 
+/// Whether two images hold the same bytes. Holes of both are not read.
 pub(crate) fn same(a: &Path, b: &Path) -> bool {
-    std::fs::read(a).expect("read") == std::fs::read(b).expect("read")
+    let [a, b] = [a, b].map(|path| File::open(path).expect("open"));
+    let len = |file: &File| file.metadata().expect("stat").len();
+    let read = |file: &File, data: &Range<u64>| {
+        let mut bytes = vec![0; usize::try_from(data.end - data.start).expect("small")];
+        file.read_exact_at(&mut bytes, data.start).expect("read");
+        bytes
+    };
+    len(&a) == len(&b) && [&a, &b].iter().all(|file| data(file).iter().all(|data| read(&a, data) == read(&b, data)))
+}
+
+/// Where a file is no hole.
+fn data(file: &File) -> Vec<Range<u64>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Ok(start) = rustix::fs::seek(file, SeekFrom::Data(at)) {
+        at = rustix::fs::seek(file, SeekFrom::Hole(start)).expect("a hole, or the end");
+        found.push(start..at);
+    }
+    found
 }
