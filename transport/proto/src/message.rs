@@ -38,7 +38,7 @@ pub enum Body {
     Ready,
     /// Participant: restored and paused; what can fail for a local reason has happened.
     Active,
-    /// Participant: no; it runs what it ran before.
+    /// Participant: no; it runs what it ran before, or will.
     Refused(Refusal),
     /// Participant: the outcome is carried out here. `Settled(Aborted)` before any outcome was announced means that
     /// it could not restore the images and has undone the attempt alone.
@@ -56,6 +56,8 @@ pub enum Refusal {
     Stale,
     /// Asked to activate what was never made ready here.
     NotPrepared,
+    /// It could not restore the images, and is about to undo that. Said at once: the others stand still meanwhile.
+    Activate,
 }
 
 /// Bytes that are no message.

@@ -263,6 +263,10 @@ impl Participant {
             && self.acting
         {
             self.acting = false;
+            if step == Step::RollingBack {
+                // No promise that a record must hold first: an activation that was cut short is undone as well.
+                self.send(attempt, work.epoch, Body::Refused(Refusal::Activate));
+            }
             let step = if core::mem::take(&mut self.abort_after_activate) { Step::RollingBack } else { step };
             self.persist(step, work);
         }

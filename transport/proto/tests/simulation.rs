@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use form_proto::{
     AttemptId, Body, CommitId, Coordinator, CoordinatorInput, CoordinatorOutput, Epoch, Member, Message, Millis,
-    Outcome, OutcomeRead, Participant, ParticipantInput, ParticipantOutput, Phase, Plan, Record, Step, StoreReply,
-    Timing,
+    Outcome, OutcomeRead, Participant, ParticipantInput, ParticipantOutput, Phase, Plan, Record, Refusal, Step,
+    StoreReply, Timing,
 };
 
 const COMMIT: CommitId = CommitId([9; 32]);
@@ -386,4 +386,34 @@ fn promise_5_twice_is_once() {
             "{body:?} -> {out:?}"
         );
     }
+}
+
+/// However long it takes to undo what it could not restore, the others need not stand still for it.
+#[test]
+fn a_failed_activation_is_told_before_it_is_undone() {
+    let attempt = AttemptId([1; 16]);
+    let at = |body| ParticipantInput::Message(Message { attempt, epoch: Epoch(1), body });
+    let mut p = Participant::recover(Record::default(), Millis(0));
+    let drain = |p: &mut Participant| std::iter::from_fn(|| p.poll_output()).collect::<Vec<_>>();
+    for input in [
+        at(Body::Offer { commit: COMMIT }),
+        ParticipantInput::Staged(attempt),
+        ParticipantInput::Persisted,
+        at(Body::Activate),
+        ParticipantInput::Persisted,
+    ] {
+        drain(&mut p);
+        p.handle(input, Millis(0));
+    }
+    assert!(matches!(drain(&mut p)[..], [ParticipantOutput::Activate(_)]));
+    p.handle(ParticipantInput::ActivateFailed(attempt), Millis(0));
+    let out = drain(&mut p);
+    let refused = Body::Refused(Refusal::Activate);
+    assert!(
+        matches!(out[..], [
+            ParticipantOutput::Send(Message { body, .. }),
+            ParticipantOutput::Persist(Record { work: Some((Step::RollingBack, _)), .. }),
+        ] if body == refused),
+        "{out:?}"
+    );
 }
