@@ -48,6 +48,23 @@ async fn promise_1_a_target_that_can_not_restore() {
     the_next_commit_succeeds(&scene).await;
 }
 
+/// The others do not stand still until it has undone what it could not restore.
+#[tokio::test]
+async fn a_target_that_can_neither_restore_nor_undo_that_holds_nobody_up() {
+    let scene = three().await;
+    let before = Before::of(&scene).await;
+    scene.hooks.fail(vm("c", Step::Restore));
+    let undo = scene.hooks.hold(vm("c", Step::Resume));
+    let attempt = scene.begin("a").await;
+    undo.reached().await;
+    scene.wait_for_state("b", VmState::Running, 1).await;
+    assert_eq!(scene.states("c"), [VmState::Paused]);
+    undo.release();
+    scene.end_of("a", attempt).await.failed_with(ErrorCode::Aborted, &["target c"]);
+    before.still_holds(&scene).await;
+    the_next_commit_succeeds(&scene).await;
+}
+
 #[tokio::test]
 async fn promise_2_a_capture_that_fails() {
     let scene = three().await;
