@@ -35,8 +35,12 @@ impl EventLog {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// What comes after the end is nobody's concern: a target may still be telling how far it was.
     pub(crate) fn push(&self, event: AttemptEvent) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(inner.events.last(), Some(AttemptEvent::Settled { .. })) {
+            return;
+        }
         inner.events.push(event);
         self.count.send_replace(inner.events.len());
     }
@@ -93,5 +97,33 @@ impl EventLog {
             Some((event, (inner, count, next + 1, ended)))
         })
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_listens_hears_all_of_it_and_nothing_after_the_end() {
+        let log = EventLog::new();
+        let early = log.stream();
+        log.phase(None, "stage");
+        log.push(AttemptEvent::Settled { summary: None });
+        log.bytes(Some("late"), "verify memory", 1, 2);
+        assert_eq!(log.last(), Some(AttemptEvent::Settled { summary: None }));
+        let (early, late): (Vec<_>, Vec<_>) = (early.collect().await, log.stream().collect().await);
+        assert_eq!((early.len(), &early), (2, &late));
+    }
+
+    #[test]
+    fn the_first_reason_is_the_one_that_is_told() {
+        use crate::error::ErrorCode;
+        let log = EventLog::new();
+        for message in ["the cause", "what it dragged along"] {
+            log.failed(ApiError::new(ErrorCode::Aborted, message));
+        }
+        let events = log.inner.lock().expect("lock").events.clone();
+        assert!(matches!(&events[..], [AttemptEvent::Failed { error }] if error.message == "the cause"));
     }
 }
