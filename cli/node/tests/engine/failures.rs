@@ -10,8 +10,9 @@ use form_vmm_hooks::fake::Step;
 use serde_json::{Value, json};
 
 use crate::before::Before;
+use crate::client::events;
 use crate::hooks::{Point, vm};
-use crate::scene::{Scene, text};
+use crate::scene::{Ended, Scene, text};
 
 async fn three() -> Scene {
     let scene = Scene::new(&[&["a"], &["b"], &["c"]]).await;
@@ -76,11 +77,32 @@ async fn promise_2_a_capture_that_fails() {
             _ => scene.hooks.fail(vm("a", step)),
         }
         let ended = scene.commit("a").await;
-        assert!(ended.failed().message.contains('a'), "{:?}", ended.failed());
+        assert!(
+            ended.failed().message.starts_with("a") || ended.failed().message.contains("of a"),
+            "{:?}",
+            ended.failed()
+        );
         before.still_holds(&scene).await;
     }
     scene.vmm.fail("a", Step::CaptureState);
     scene.commit("a").await.failed();
+    before.still_holds(&scene).await;
+    the_next_commit_succeeds(&scene).await;
+}
+
+#[tokio::test]
+async fn promise_2_a_guest_that_could_not_be_resumed_is_reported_and_found_again() {
+    let mut scene = three().await;
+    let before = Before::of(&scene).await;
+    scene.vmm.fail("a", Step::CaptureResume);
+    scene.hooks.fail(vm("a", Step::Resume));
+    let attempt = scene.begin("a").await;
+    let ended = Ended { events: events(scene.api("a"), &attempt).await, attempt };
+    assert!(ended.failed().message.contains("a is STILL PAUSED"), "{:?}", ended.failed());
+    assert_eq!(scene.states("a"), [VmState::Paused]);
+    // A VM that stands still outside of any attempt was left so by a daemon that is gone.
+    scene.node_mut("a").restart().await;
+    scene.in_order().await;
     before.still_holds(&scene).await;
     the_next_commit_succeeds(&scene).await;
 }
