@@ -63,11 +63,13 @@ fn rendered(text: &str) -> Vec<String> {
 /// Runs a commit in a shell on a terminal, and then `after`. What `while_it_runs` says is typed once rows are shown.
 fn on_a_terminal(node: &FakeNode, after: &str, while_it_runs: &[u8]) -> (Option<i32>, String) {
     let form = command(&[]).get_program().to_owned();
-    let line = format!("{} manage commit -n demo-1 --node {}{after}", form.display(), node.url);
+    // Ctrl-C goes to the whole foreground group: the shell must live on to run `after`, and dash would not.
+    let line = format!("trap : INT; {} manage commit -n demo-1 --node {}{after}", form.display(), node.url);
     let mut child = Command::new("script")
         .args(["--quiet", "--return", "--command", &line, "/dev/null"])
         .env("FORM_MNEMONIC", JUNK)
         .env("TERM", "xterm")
+        .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
