@@ -27,6 +27,16 @@ pub enum Error {
         /// What was expected.
         reason: &'static str,
     },
+    /// A recipe asks for what cannot be.
+    #[error("frame {frame} is damaged in what makes byte {position} of the new image: {reason}")]
+    Recipe {
+        /// The frame's number.
+        frame: u32,
+        /// Where in the new image the recipe's bytes begin.
+        position: u64,
+        /// What was expected.
+        reason: &'static str,
+    },
     /// Bytes have the right form, but are not the ones that were named.
     #[error("{object} is damaged at byte {offset_bytes}: BLAKE3 is {found}, not {expected}")]
     WrongHash {
@@ -79,6 +89,8 @@ pub enum Object {
     Manifest,
     /// An encoded frame index.
     FrameIndex,
+    /// An encoded block index.
+    BlockIndex,
     /// The frame of that number.
     Frame(u32),
     /// The file in which frames wait.
@@ -102,6 +114,7 @@ impl fmt::Display for Object {
         match self {
             Object::Manifest => f.write_str("manifest"),
             Object::FrameIndex => f.write_str("frame index"),
+            Object::BlockIndex => f.write_str("block index"),
             Object::Frame(number) => write!(f, "frame {number}"),
             Object::Spool => f.write_str("frame spool"),
             Object::Image => f.write_str("image"),
@@ -132,7 +145,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Io { .. } => ErrorKind::System,
-            Error::Damaged { .. } | Error::WrongHash { .. } => ErrorKind::Corrupt,
+            Error::Damaged { .. } | Error::Recipe { .. } | Error::WrongHash { .. } => ErrorKind::Corrupt,
             Error::Version { .. } | Error::Mismatch { .. } => ErrorKind::Refused,
             Error::Limit { .. } => ErrorKind::Limit,
         }

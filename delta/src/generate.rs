@@ -5,7 +5,7 @@ use std::{fs::File, os::unix::fs::FileExt};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::{
-    Encoded, Engine, Image, Result, Spool, apply, diff, encode,
+    Base, BlockIndex, Encoded, Engine, Image, Result, Spool, apply, diff, encode,
     error::{Error, Object},
     hash::is_zero,
     plan, scan,
@@ -98,18 +98,28 @@ pub fn rebuild(base: Option<&[u8]>, new: &[u8], engine: Engine) -> Result<(Vec<u
     let new = image(new)?;
     let base = base.map(image).transpose()?;
     let base_manifest = base.as_ref().map(scan);
-    let base = base.as_ref().zip(base_manifest.as_ref());
-    let manifest = match base {
-        Some((base, base_manifest)) => diff(base, base_manifest, &new)?.manifest,
-        None => scan(&new),
+    let blocks =
+        base.as_ref().zip(base_manifest.as_ref()).map(|(base, manifest)| BlockIndex::build(base, manifest.root()));
+    let blocks = blocks.transpose()?;
+    let bases: Vec<Base<'_>> = base
+        .iter()
+        .zip(&base_manifest)
+        .map(|(image, manifest)| Base { image, manifest, blocks: blocks.as_ref() })
+        .collect();
+    let (manifest, changed) = match bases.first() {
+        Some(base) => {
+            let diff = diff(base.image, base.manifest, &new)?;
+            (diff.manifest, diff.changed)
+        }
+        None => (scan(&new), Vec::new()),
     };
     let mut frames = Vec::new();
-    let encoded = encode(base, &new, &manifest, &mut frames, &mut |_, _| {})?;
+    let encoded = encode(&bases, &new, &manifest, &changed, &mut frames, &mut |_, _| {})?;
     let spool = Spool::full(memory_file(&frames)?, encoded.index.clone());
-    let plan = plan(&encoded.index, &spool, base.map(|(_, manifest)| manifest))?;
-    let out = memory_file(base.map_or(&[], |(image, _)| image.as_slice()))?;
-    let base_image = base.map(|(image, _)| image);
-    apply(&plan, &spool, base_image, &out, engine, &mut |_, _| {})?;
+    let plan = plan(&encoded.index, &spool, &bases.iter().map(|base| base.manifest).collect::<Vec<_>>())?;
+    let out = memory_file(base.as_ref().map_or(&[], |image| image.as_slice()))?;
+    let images: Vec<&Image> = base.iter().collect();
+    apply(&plan, &spool, &images, &out, engine, &mut |_, _| {})?;
     crate::verify_image(&out, &manifest)?;
     Ok((Image::from_file(out)?.as_slice().to_vec(), encoded))
 }

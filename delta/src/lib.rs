@@ -16,6 +16,7 @@
 //! The formats are documented in FORMAT.md beside this crate's Cargo.toml.
 
 mod apply;
+mod blocks;
 mod clone;
 mod codec;
 mod error;
@@ -33,13 +34,14 @@ mod verify;
 pub mod generate;
 
 pub use apply::{Applied, Engine, apply};
+pub use blocks::BlockIndex;
 pub use clone::{CloneKind, clone_image};
 pub use error::{Error, ErrorKind, Object, Result};
 pub use hash::{Hash, ParseHashError};
 pub use image::{Extent, Image};
 pub use live::{Refreshed, refresh_shadow};
 pub use manifest::{Chunk, Manifest};
-pub use rebuild::{Operation, OperationKind, Plan, Spool, plan};
-pub use recipe::{Encoded, FrameIndex, FrameRef, Share, Totals, VerifiedFrame, encode};
+pub use rebuild::{Plan, Spool, plan};
+pub use recipe::{Base, Encoded, FrameIndex, FrameRef, Share, Totals, VerifiedFrame, encode};
 pub use scan::{Diff, diff, rechunk, scan, scan_reference};
 pub use verify::verify_image;

@@ -16,22 +16,35 @@ pub const RUN_BYTES_MIN: u64 = 16 << 10;
 /// Largest image. It also bounds a manifest: at most one chunk for each `CHUNK_BYTES_MIN`.
 pub const IMAGE_BYTES_MAX: u64 = 256 << 30;
 
-/// A frame is closed once it holds this much.
-pub const FRAME_BYTES_TARGET: usize = 1 << 20;
-/// Largest frame: the target, one more body and its record, and room to spare.
+/// Images that a delta may take bytes from.
+pub const BASES_MAX: usize = 16;
+
+/// A frame is closed once it carries this many new bytes, before compression: they compress together.
+pub const FRAME_CONTENT_BYTES_TARGET: u64 = 2 << 20;
+/// Most new bytes in a frame, before compression: the target, and one more run of chunks. Also the most that it takes from bases to decode them.
+pub const FRAME_CONTENT_BYTES_MAX: u64 = FRAME_CONTENT_BYTES_TARGET + NEW_RUN_BYTES_MAX;
+/// Longest run of new chunks in one record.
+pub const NEW_RUN_BYTES_MAX: u64 = 1 << 20;
+/// A frame is closed once its records are as long as this, before compression.
+pub const RECORDS_BYTES_TARGET: usize = 256 << 10;
+/// Longest records of a frame, before compression: the target, and one more record of the kind that has most parts.
+pub const RECORDS_BYTES_MAX: u32 = 512 << 10;
+/// Largest frame: content that does not shrink, its records, and room to spare.
 pub const FRAME_BYTES_MAX: u32 = 4 << 20;
 /// Most frames that one index lists.
 pub const FRAMES_MAX: u32 = 1 << 19;
 
-/// Largest body, before and after decoding.
-pub const BODY_BYTES_MAX: u32 = 1 << 20;
-/// Longest piece of the base that a body may be encoded against.
-pub const PREFIX_BYTES_MAX: u32 = 2 << 20;
-
-/// zstd level of bodies.
+/// zstd level of a delta with at most `SMALL_DELTA_BYTES` of changed blocks: there is time to look closer.
+pub const ZSTD_LEVEL_SMALL: i32 = 9;
+/// Where a delta stops being small.
+pub const SMALL_DELTA_BYTES: u64 = 8 << 20;
+/// zstd level of every other delta.
 pub const ZSTD_LEVEL: i32 = 3;
-/// Bodies that are encoded side by side; bounds the encoder's memory.
-pub const BODIES_IN_FLIGHT: usize = 16;
+/// Frames that are encoded side by side, for each thread; bounds the encoder's memory.
+pub const FRAMES_IN_FLIGHT_PER_THREAD: usize = 2;
+
+/// Blocks that a block index lists; more of a base are not found.
+pub const BLOCKS_MAX: usize = 8 << 20;
 
 /// Longest single write of a rebuild.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;

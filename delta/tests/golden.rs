@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up must fail")]
 
 use form_delta::{
-    Encoded, Engine, FrameIndex, Hash, Manifest, Spool, apply, diff, encode,
+    Base, Encoded, Engine, FrameIndex, Hash, Manifest, Share, Spool, apply, diff, encode,
     generate::{image, memory_file, noise},
     plan, scan, verify_image,
 };
@@ -48,11 +48,11 @@ fn the_root_of_known_images() {
 fn hello() -> (Manifest, Vec<u8>, Encoded) {
     let (base, new) = (image(b"hello").unwrap(), image(b"hello, world").unwrap());
     let base_manifest = scan(&base);
-    let manifest = diff(&base, &base_manifest, &new).unwrap().manifest;
+    let diff = diff(&base, &base_manifest, &new).unwrap();
     let mut frames = Vec::new();
-    let pair = Some((&base, &base_manifest));
-    let encoded = encode(pair, &new, &manifest, &mut frames, &mut |_, _| {}).unwrap();
-    (manifest, frames, encoded)
+    let bases = [Base { image: &base, manifest: &base_manifest, blocks: None }];
+    let encoded = encode(&bases, &new, &diff.manifest, &diff.changed, &mut frames, &mut |_, _| {}).unwrap();
+    (diff.manifest, frames, encoded)
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_frame_index_is_as_documented() {
     assert_eq!(hex(&hello().2.index.encode()), documented("### Frame index: worked example"));
 }
 
-/// A base and a new image that need every kind of record.
+/// A base and a new image that need every kind of record and part, with a prefix.
 fn every_kind() -> (Vec<u8>, Vec<u8>) {
     let mut base = noise(3, MIB);
     base.resize(2 * MIB, 0);
@@ -78,29 +78,48 @@ fn every_kind() -> (Vec<u8>, Vec<u8>) {
     new[100_000] ^= 1;
     new[400_000..1_000_000].fill(0);
     new.extend(noise(4, 20_000).iter().map(|byte| byte & 1));
+    new.extend(noise(5, 20_000));
     new.extend_from_slice(&base[..400_000]);
     (base, new)
 }
 
-#[test]
-fn a_delta_of_version_1_is_read_for_ever() {
-    let index = FrameIndex::decode(include_bytes!("golden/v1.index")).unwrap();
-    let spool = Spool::full(memory_file(include_bytes!("golden/v1.frames")).unwrap(), index.clone());
-    let (base, new) = every_kind();
+/// A base and a new image whose bytes differ here and there: an exclusive or is shortest.
+fn scattered() -> (Vec<u8>, Vec<u8>) {
+    let base = noise(6, 300_000);
+    let mut new = base.clone();
+    for at in (50_000..100_000).step_by(700) {
+        new[at] ^= 1;
+    }
+    (base, new)
+}
+
+/// Rebuilds from a fixture what it was made of.
+fn read_fixture(index: &[u8], frames: &[u8], (base, new): (Vec<u8>, Vec<u8>), without: &[&str]) {
+    let index = FrameIndex::decode(index).unwrap();
+    let spool = Spool::full(memory_file(frames).unwrap(), index.clone());
     let base = image(&base).unwrap();
     let base_manifest = scan(&base);
-    let plan = plan(&index, &spool, Some(&base_manifest)).unwrap();
+    let plan = plan(&index, &spool, &[&base_manifest]).unwrap();
     for (kind, share) in plan.totals().by_kind() {
-        assert!(share.chunks > 0, "{kind} is not in the fixture");
+        assert_eq!(share == Share::default(), without.contains(&kind), "{kind}");
     }
     let out = memory_file(base.as_slice()).unwrap();
-    apply(&plan, &spool, Some(&base), &out, Engine::Pwrite, &mut |_, _| {}).unwrap();
+    apply(&plan, &spool, &[&base], &out, Engine::Pwrite, &mut |_, _| {}).unwrap();
     verify_image(&out, &scan(&image(&new).unwrap())).unwrap();
 }
 
 #[test]
-fn the_fixture_is_what_it_was() {
-    assert_eq!(Hash::of(include_bytes!("golden/v1.index")).to_string(), INDEX_HASH);
+fn a_delta_of_version_1_is_read_for_ever() {
+    let (index, frames) = (include_bytes!("golden/v1.index"), include_bytes!("golden/v1.frames"));
+    read_fixture(index, frames, every_kind(), &["zstd_xor"]);
+    let (index, frames) = (include_bytes!("golden/v1-xor.index"), include_bytes!("golden/v1-xor.frames"));
+    read_fixture(index, frames, scattered(), &["zero", "copy", "raw", "zstd", "zstd_prefix"]);
+}
+
+#[test]
+fn the_fixtures_are_what_they_were() {
+    let hashes = [&include_bytes!("golden/v1.index")[..], include_bytes!("golden/v1-xor.index")].map(Hash::of);
+    assert_eq!(hashes.map(|hash| hash.to_string()), INDEX_HASHES);
 }
 
 const NOISE_CUTS: [u32; 30] = [
@@ -111,4 +130,7 @@ const TEXT_CUTS: [u32; 15] =
     [139572, 42059, 70301, 157939, 80591, 96573, 72213, 76305, 80518, 32737, 34922, 27237, 101471, 19420, 16718];
 const ROOT_OF_NOTHING: &str = "eb3c3bc71c40edd9b8c0f797ff87d67ba849b7c1613e23d3c17b827053a5aba6";
 const ROOT_OF_NOISE: &str = "f22904defc5461cd21ce8c513a10fb2ca40505db8ddc9a69077c6069b4856a44";
-const INDEX_HASH: &str = "390bd31f02ac3df1cc64c1e4988224513187dbd424b91b80c8a17eefd356e668";
+const INDEX_HASHES: [&str; 2] = [
+    "908d48fa8f9085cacdb92f85d64a33a1b1bf3cbe305bdfdd0feb87c0a40374a7",
+    "d0d5b00b50206acff33a657b7c0f0f312317da6f4c205b29edc53ef4eb1e69de",
+];

@@ -103,13 +103,6 @@ impl Image {
         }
     }
 
-    /// From the first to the last byte of data within `extent`.
-    pub(crate) fn data_within(&self, extent: Extent) -> Option<Extent> {
-        let first = clip(&self.data, extent).next()?;
-        let last = clip(&self.data, extent).last()?;
-        Some(Extent::new(first.start, last.end))
-    }
-
     /// Whether no byte of `extent` is allocated.
     pub(crate) fn is_hole(&self, extent: Extent) -> bool {
         !intersects(&self.data, extent)

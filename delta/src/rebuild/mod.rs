@@ -1,5 +1,5 @@
 mod plan;
 mod spool;
 
-pub use plan::{Operation, OperationKind, Plan, plan};
+pub use plan::{Plan, plan};
 pub use spool::Spool;

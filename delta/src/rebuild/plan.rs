@@ -1,60 +1,21 @@
-use std::ops::Range;
-
 use super::Spool;
 use crate::{
-    Chunk, Extent, FrameIndex, Hash, Manifest, Result, Share, Totals,
+    Chunk, Extent, FrameIndex, Hash, Manifest, Result, Totals,
     error::{Error, Object},
-    limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, IMAGE_BYTES_MAX},
-    recipe::{BodyPlace, Coding, Located, Record, read_frame},
+    limits::{BASES_MAX, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, IMAGE_BYTES_MAX},
+    recipe::{Part, PartSource, Place, Record, read_frame},
 };
 
-/// What has to be done for some bytes of the new image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operation {
-    /// Which bytes.
-    pub extent: Extent,
-    /// What to do.
-    pub kind: OperationKind,
-    /// The chunks of the new manifest that this makes.
-    pub(crate) chunks: Range<usize>,
-    /// For [`OperationKind::Write`], where the body stands in its frame.
-    pub(crate) body: Option<BodyPlace>,
-}
-
-/// The kinds of [`Operation`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OperationKind {
-    /// Nothing: the base has them at the same place.
-    Keep,
-    /// Take them from elsewhere in the base.
-    Copy {
-        /// Position in the base.
-        from: u64,
-    },
-    /// Make them zeros, as a hole if possible.
-    Zero,
-    /// Decode a body.
-    Write {
-        /// Number of the frame that holds it.
-        frame: u32,
-    },
-}
-
-/// A rebuild, worked out before anything is written. [`apply`](crate::apply) runs it.
+/// A rebuild that was found to be possible, before anything is written: every record has been read, every place lies inside its base, and the manifest that
+/// comes out is the one that was named. [`apply`](crate::apply) runs it.
 #[derive(Debug)]
 pub struct Plan {
-    operations: Vec<Operation>,
     manifest: Manifest,
-    base_len_bytes: Option<u64>,
+    base_lens_bytes: Vec<u64>,
     totals: Totals,
 }
 
 impl Plan {
-    /// What to do, in order of the new image, without gaps.
-    pub fn operations(&self) -> &[Operation] {
-        &self.operations
-    }
-
     /// The manifest of the new image; its root is the one that the index names.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -65,26 +26,26 @@ impl Plan {
         self.totals
     }
 
-    pub(crate) fn base_len_bytes(&self) -> Option<u64> {
-        self.base_len_bytes
+    /// Lengths of the bases that it was made for.
+    pub(crate) fn base_lens_bytes(&self) -> &[u64] {
+        &self.base_lens_bytes
     }
 }
 
-/// Works out how to make the image that `index` names from the frames in `spool` and a base. Decodes records only, no bodies. The new manifest follows from the
-/// records and the base's manifest; a root that is not the one in `index` is refused.
-pub fn plan(index: &FrameIndex, spool: &Spool, base_manifest: Option<&Manifest>) -> Result<Plan> {
+/// Works out how to make the image that `index` names from the frames in `spool` and the bases. Decodes records only, no new bytes. The new manifest follows from
+/// the records and the bases' manifests; a root that is not the one in `index` is refused.
+pub fn plan(index: &FrameIndex, spool: &Spool, bases: &[&Manifest]) -> Result<Plan> {
     if index != spool.index() {
         return Err(Error::Mismatch { object: Object::Spool, reason: "its frames belong to another index".into() });
     }
-    let base_root = base_manifest.map(Manifest::root);
-    if base_root != index.base_root {
-        let name = |root: Option<Hash>| root.map_or("none".into(), |root| root.to_string());
+    let roots: Vec<Hash> = bases.iter().map(|manifest| manifest.root()).collect();
+    if roots != index.base_roots {
         return Err(Error::Mismatch {
             object: Object::Base,
-            reason: format!("the delta is against {}, given was {}", name(index.base_root), name(base_root)),
+            reason: format!("the delta is against {}, given was {}", names(&index.base_roots), names(&roots)),
         });
     }
-    if index.image_len_bytes > IMAGE_BYTES_MAX {
+    if index.image_len_bytes > IMAGE_BYTES_MAX || bases.len() > BASES_MAX {
         return Err(Error::Limit {
             object: Object::FrameIndex,
             what: "length of the image",
@@ -92,25 +53,20 @@ pub fn plan(index: &FrameIndex, spool: &Spool, base_manifest: Option<&Manifest>)
             limit: IMAGE_BYTES_MAX,
         });
     }
-    let mut planner = Planner {
-        len_bytes: index.image_len_bytes,
-        base: base_manifest,
-        base_offsets: base_manifest.map(Manifest::offsets).unwrap_or_default(),
-        position: 0,
-        chunks: Vec::new(),
-        operations: Vec::new(),
-        totals: Totals::default(),
-    };
+    let mut planner =
+        Planner { len_bytes: index.image_len_bytes, bases, offsets: Vec::new(), position: 0, chunks: Vec::new() };
+    planner.offsets = bases.iter().map(|manifest| manifest.offsets()).collect();
+    let mut totals = Totals::default();
     for number in 0..index.frames.len() as u32 {
-        let (image_offset, records) = read_frame(&spool.read(number)?)?;
-        if image_offset != planner.position {
+        let frame = read_frame(&spool.read(number)?)?;
+        if frame.position != planner.position {
             return Err(Error::damaged(Object::Frame(number), 8, "it does not begin where the frame before it ends"));
         }
-        for located in records {
-            planner
-                .add(number, &located)
-                .map_err(|reason| Error::damaged(Object::Frame(number), located.at, reason))?;
+        for record in &frame.records {
+            let position = planner.position;
+            planner.add(record).map_err(|reason| Error::Recipe { frame: number, position, reason })?;
         }
+        totals.add(&frame);
     }
     let manifest = Manifest::new(planner.chunks)?;
     if manifest.root() != index.new_root {
@@ -121,74 +77,44 @@ pub fn plan(index: &FrameIndex, spool: &Spool, base_manifest: Option<&Manifest>)
             found: manifest.root(),
         });
     }
-    Ok(Plan {
-        operations: planner.operations,
-        manifest,
-        base_len_bytes: base_manifest.map(Manifest::image_len_bytes),
-        totals: planner.totals,
-    })
+    Ok(Plan { manifest, base_lens_bytes: bases.iter().map(|manifest| manifest.image_len_bytes()).collect(), totals })
+}
+
+fn names(roots: &[Hash]) -> String {
+    match roots {
+        [] => "none".into(),
+        roots => roots.iter().map(Hash::to_string).collect::<Vec<_>>().join(" and "),
+    }
 }
 
 struct Planner<'a> {
     len_bytes: u64,
-    base: Option<&'a Manifest>,
-    base_offsets: Vec<u64>,
+    bases: &'a [&'a Manifest],
+    offsets: Vec<Vec<u64>>,
     position: u64,
     chunks: Vec<Chunk>,
-    operations: Vec<Operation>,
-    totals: Totals,
 }
 
 /// An error is a reason; the caller knows the place.
 type Checked = std::result::Result<(), &'static str>;
 
 impl Planner<'_> {
-    fn add(&mut self, frame: u32, located: &Located) -> Checked {
-        let (start, first) = (self.position, self.chunks.len());
-        let mut place = None;
-        let (kind, share) = match &located.record {
-            Record::Copy { from } => {
-                self.add_copy(*from)?;
-                match from.start == start {
-                    true => (OperationKind::Keep, &mut self.totals.keep),
-                    false => (OperationKind::Copy { from: from.start }, &mut self.totals.copy),
-                }
+    fn add(&mut self, record: &Record) -> Checked {
+        match record {
+            Record::Copy { from, len_bytes } => self.add_copy(*from, *len_bytes),
+            Record::Zero { chunk_bytes, count } => self.add_zeros(*chunk_bytes, *count),
+            Record::New { chunks, parts } => {
+                parts.iter().try_for_each(|part| self.check_part(part))?;
+                chunks.iter().try_for_each(|chunk| self.add_chunk(*chunk))
             }
-            Record::Zero { chunk_bytes, count } => {
-                self.add_zeros(*chunk_bytes, *count)?;
-                (OperationKind::Zero, &mut self.totals.zero)
-            }
-            Record::Body { chunks, body } => {
-                for chunk in chunks {
-                    self.add_chunk(*chunk)?;
-                }
-                let share = match body.coding {
-                    Coding::Raw => &mut self.totals.raw,
-                    Coding::Zstd => &mut self.totals.zstd,
-                    Coding::ZstdPrefix(prefix) => {
-                        if prefix.end > self.base.map_or(0, Manifest::image_len_bytes) {
-                            return Err("the prefix leaves the base");
-                        }
-                        &mut self.totals.zstd_prefix
-                    }
-                };
-                place = Some(*body);
-                (OperationKind::Write { frame }, share)
-            }
-        };
-        let extent = Extent::new(start, self.position);
-        *share += Share {
-            chunks: (self.chunks.len() - first) as u64,
-            image_bytes: extent.len_bytes(),
-            wire_bytes: located.wire_bytes,
-        };
-        self.operations.push(Operation { extent, kind, chunks: first..self.chunks.len(), body: place });
-        Ok(())
+        }
     }
 
-    fn add_copy(&mut self, from: Extent) -> Checked {
-        let place = |at: u64| self.base_offsets.binary_search(&at).ok();
-        let chunks = match (self.base, place(from.start), place(from.end)) {
+    fn add_copy(&mut self, from: Place, len_bytes: u64) -> Checked {
+        let base = usize::from(from.base);
+        let range = Extent::new(from.start, from.start + len_bytes);
+        let place = |at: u64| self.offsets.get(base)?.binary_search(&at).ok();
+        let chunks = match (self.bases.get(base), place(range.start), place(range.end)) {
             (Some(base), Some(first), Some(end)) => base.chunks().get(first..end),
             _ => None,
         };
@@ -205,6 +131,25 @@ impl Planner<'_> {
         let hash = Hash::of_zeros(chunk_bytes);
         let len_bytes = chunk_bytes;
         (0..count).try_for_each(|_| self.add_chunk(Chunk { hash, len_bytes }))
+    }
+
+    fn check_part(&self, part: &Part) -> Checked {
+        let base_len = |place: Place| self.bases.get(usize::from(place.base)).map(|base| base.image_len_bytes());
+        match part.source {
+            PartSource::Copy(place) => {
+                let end = place.start.checked_add(u64::from(part.len_bytes));
+                match base_len(place).zip(end) {
+                    Some((len, end)) if end <= len => Ok(()),
+                    _ => Err("a part to copy leaves the base"),
+                }
+            }
+            // Behind the base's end follow zeros.
+            PartSource::Patched(place) => match base_len(place) {
+                Some(len) if place.start < len => Ok(()),
+                _ => Err("what a part is patched from leaves the base"),
+            },
+            PartSource::Zero | PartSource::Raw | PartSource::Plain => Ok(()),
+        }
     }
 
     fn add_chunk(&mut self, chunk: Chunk) -> Checked {

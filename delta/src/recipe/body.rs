@@ -1,130 +1,104 @@
-//! Bodies: raw, or one zstd frame, with or without bytes of the base before its window.
+//! Streams of a frame: one zstd frame each, with or without bytes of the bases before its window.
 
-use zstd::zstd_safe::{CCtx, CParameter, DCtx, ResetDirective, find_frame_compressed_size, get_frame_content_size};
+use zstd::zstd_safe::{
+    CCtx, CParameter, DCtx, DParameter, compress_bound, find_frame_compressed_size, get_frame_content_size,
+};
 
-use crate::{Extent, limits::ZSTD_LEVEL};
+use crate::limits::FRAME_CONTENT_BYTES_MAX;
 
-/// How a body is coded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Coding {
-    /// As it is.
-    Raw,
-    /// One zstd frame.
-    Zstd,
-    /// One zstd frame with that range of the base as prefix.
-    ZstdPrefix(Extent),
+/// The window covers a whole stream and its prefix.
+const WINDOW_LOG: u32 = (2 * FRAME_CONTENT_BYTES_MAX).next_power_of_two().ilog2();
+
+/// The least that zstd's own tables have at our levels, for streams as long as a frame's.
+const TABLE_LOG_USUAL: u32 = 16;
+
+/// The compressed stream, or `None` where it would not be smaller.
+///
+/// A context is made for each: what that costs is lost in what a stream costs.
+pub(super) fn zstd(bytes: &[u8], prefix: Option<&[u8]>, level: i32) -> Option<Vec<u8>> {
+    let mut context = CCtx::create();
+    let known = "zstd knows its own parameters";
+    context.set_parameter(CParameter::CompressionLevel(level)).expect(known);
+    if let Some(prefix) = prefix {
+        context.set_parameter(CParameter::WindowLog(WINDOW_LOG)).expect(known);
+        // Of a prefix longer than eight times its tables zstd looks at the end only (`ZSTD_loadDictionaryContent`).
+        if prefix.len() > 8 << TABLE_LOG_USUAL {
+            let table_log = (prefix.len() / 8).next_power_of_two().ilog2();
+            context.set_parameter(CParameter::HashLog(table_log)).expect(known);
+            context.set_parameter(CParameter::ChainLog(table_log)).expect(known);
+        }
+        context.ref_prefix(prefix).ok()?;
+    }
+    // Less room than the content needs: zstd gives up as soon as it does not shrink.
+    let mut out = Vec::with_capacity(bytes.len().saturating_sub(1).min(compress_bound(bytes.len())));
+    context.compress2(&mut out, bytes).ok()?;
+    Some(out)
 }
 
-/// A compression context, used for many bodies. `'a` is the life of the base, which prefixes are borrowed from.
-pub(super) struct Encoder<'a>(CCtx<'a>);
-
-impl<'a> Encoder<'a> {
-    pub(super) fn new() -> Encoder<'a> {
-        let mut context = CCtx::create();
-        context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).expect("zstd knows its levels");
-        Encoder(context)
+/// Decodes one zstd frame of exactly `len_bytes` of content. The caller has checked `len_bytes` against a limit.
+///
+/// Decoding goes straight into the result, so the frame's window, whatever it claims, costs no memory.
+pub(crate) fn unzstd(stream: &[u8], prefix: Option<&[u8]>, len_bytes: usize) -> Result<Vec<u8>, &'static str> {
+    if find_frame_compressed_size(stream) != Ok(stream.len()) {
+        return Err("the stream is not exactly one zstd frame");
     }
-
-    /// The compressed body, or `None` where it would not be smaller.
-    pub(super) fn zstd(&mut self, bytes: &[u8], prefix: Option<&'a [u8]>) -> Option<Vec<u8>> {
-        // Less room than the content needs: zstd gives up as soon as it does not shrink.
-        let mut out = Vec::with_capacity(bytes.len().saturating_sub(1));
-        let compressed = match prefix {
-            Some(prefix) => self.0.ref_prefix(prefix).map(drop),
-            None => Ok(()),
-        }
-        .and_then(|()| self.0.compress2(&mut out, bytes));
-        if compressed.is_err() {
-            // A frame given up stays open, and the next prefix would be refused.
-            let _ = self.0.reset(ResetDirective::SessionOnly);
-            return None;
-        }
-        Some(out)
+    if !matches!(get_frame_content_size(stream), Ok(Some(len)) if len == len_bytes as u64) {
+        return Err("the zstd frame is not as long as what it is for");
     }
-}
-
-/// A decompression context, used for many bodies.
-pub(crate) struct Decoder<'a>(DCtx<'a>);
-
-impl<'a> Decoder<'a> {
-    pub(crate) fn new() -> Decoder<'a> {
-        Decoder(DCtx::create())
+    let mut context = DCtx::create();
+    let mut out = Vec::with_capacity(len_bytes);
+    context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(|_| "zstd does not take the window")?;
+    if prefix.is_some_and(|prefix| context.ref_prefix(prefix).is_err()) {
+        return Err("zstd does not take the prefix");
     }
-
-    /// Decodes one zstd frame of exactly `len_bytes` of content into `out`, whose bytes it replaces. The caller has checked `len_bytes` against a limit.
-    ///
-    /// Decoding goes straight into `out`, so the frame's window, whatever it claims, costs no memory.
-    pub(crate) fn zstd(
-        &mut self,
-        body: &[u8],
-        prefix: Option<&'a [u8]>,
-        len_bytes: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), &'static str> {
-        out.clear();
-        if find_frame_compressed_size(body) != Ok(body.len()) {
-            return Err("the body is not exactly one zstd frame");
-        }
-        if !matches!(get_frame_content_size(body), Ok(Some(len)) if len == len_bytes as u64) {
-            return Err("the zstd frame is not as long as its chunks");
-        }
-        out.reserve(len_bytes);
-        if prefix.is_some_and(|prefix| self.0.ref_prefix(prefix).is_err()) {
-            return Err("zstd does not take the prefix");
-        }
-        match self.0.decompress(out, body) {
-            Ok(written) if written == len_bytes => Ok(()),
-            _ => Err("zstd cannot decode the body"),
-        }
+    match context.decompress(&mut out, stream) {
+        Ok(written) if written == len_bytes => Ok(out),
+        _ => Err("zstd cannot decode the stream"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn noise(len: usize) -> Vec<u8> {
-        crate::generate::noise(7, len)
-    }
+    use crate::{generate::noise, limits::ZSTD_LEVEL};
 
     #[test]
     fn a_prefix_carries_what_stayed() {
-        let base = noise(64 << 10);
+        let base = noise(7, 64 << 10);
         let mut new = base.clone();
         new[5000] ^= 1;
-        let body = Encoder::new().zstd(&new, Some(&base)).unwrap();
-        assert!(body.len() < 100, "{} bytes", body.len());
-        let mut out = Vec::new();
-        let mut decoder = Decoder::new();
-        decoder.zstd(&body, Some(&base), new.len(), &mut out).unwrap();
-        assert_eq!(out, new);
-        // Without the prefix the same body is refused, and the context is none the worse for it.
-        assert!(decoder.zstd(&body, None, new.len(), &mut out).is_err());
-        decoder.zstd(&body, Some(&base), new.len(), &mut out).unwrap();
-        assert_eq!(out, new);
+        let stream = zstd(&new, Some(&base), ZSTD_LEVEL).unwrap();
+        assert!(stream.len() < 100, "{} bytes", stream.len());
+        assert_eq!(unzstd(&stream, Some(&base), new.len()).unwrap(), new);
+        assert!(unzstd(&stream, None, new.len()).is_err());
     }
 
     #[test]
-    fn noise_does_not_shrink_and_leaves_the_context_clean() {
-        let base = noise(1 << 16);
-        let other = crate::generate::noise(8, 1 << 16);
-        let mut encoder = Encoder::new();
-        assert_eq!(encoder.zstd(&other, Some(&base)), None);
-        assert_eq!(encoder.zstd(&base, None), None);
-        assert!(encoder.zstd(&base.clone(), Some(&base)).is_some());
+    fn a_prefix_as_long_as_a_frame_allows_is_reached() {
+        let base = noise(7, FRAME_CONTENT_BYTES_MAX as usize);
+        let mut new = base.clone();
+        new[5] ^= 1;
+        let stream = zstd(&new, Some(&base), ZSTD_LEVEL).unwrap();
+        assert!(stream.len() < new.len() / 500, "{} bytes", stream.len());
+        assert_eq!(unzstd(&stream, Some(&base), new.len()).unwrap(), new);
+    }
+
+    #[test]
+    fn noise_does_not_shrink() {
+        assert_eq!(zstd(&noise(8, 1 << 16), Some(&noise(7, 1 << 16)), ZSTD_LEVEL), None);
+        assert_eq!(zstd(&noise(8, 1 << 16), None, ZSTD_LEVEL), None);
+        assert_eq!(zstd(&[], None, ZSTD_LEVEL), None);
     }
 
     #[test]
     fn anything_but_one_frame_of_that_length_is_refused() {
         let new = vec![5; 1000];
-        let body = Encoder::new().zstd(&new, None).unwrap();
-        let mut decoder = Decoder::new();
-        let mut out = Vec::new();
-        assert!(decoder.zstd(&body, None, 1000, &mut out).is_ok());
-        assert!(decoder.zstd(&body, None, 999, &mut out).is_err());
-        assert!(decoder.zstd(&body, None, 1001, &mut out).is_err());
-        assert!(decoder.zstd(&body[..body.len() - 1], None, 1000, &mut out).is_err());
-        assert!(decoder.zstd(&[&body[..], &[0]].concat(), None, 1000, &mut out).is_err());
-        assert!(decoder.zstd(&[&body[..], &body[..]].concat(), None, 1000, &mut out).is_err());
+        let stream = zstd(&new, None, ZSTD_LEVEL).unwrap();
+        assert!(unzstd(&stream, None, 1000).is_ok());
+        assert!(unzstd(&stream, None, 999).is_err());
+        assert!(unzstd(&stream, None, 1001).is_err());
+        assert!(unzstd(&stream[..stream.len() - 1], None, 1000).is_err());
+        assert!(unzstd(&[&stream[..], &[0]].concat(), None, 1000).is_err());
+        assert!(unzstd(&[&stream[..], &stream[..]].concat(), None, 1000).is_err());
     }
 }

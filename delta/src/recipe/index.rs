@@ -7,7 +7,7 @@ use crate::{
     Hash, Result,
     codec::Reader,
     error::{Error, Object},
-    limits::{FRAME_BYTES_MAX, FRAMES_MAX, IMAGE_BYTES_MAX},
+    limits::{BASES_MAX, FRAME_BYTES_MAX, FRAMES_MAX, IMAGE_BYTES_MAX},
 };
 
 const MAGIC: [u8; 4] = *b"fmIX";
@@ -26,8 +26,9 @@ pub struct FrameRef {
 /// What turns a base into a new image: the frames, in order of the image. Its hash stands in the signed commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameIndex {
-    /// Root of the image that the recipes refer to; none when they make the image from nothing.
-    pub base_root: Option<Hash>,
+    /// Roots of the images that the recipes refer to, by number. The first is the older image of the same artifact, which the rebuild starts from; without any
+    /// the image is made from nothing.
+    pub base_roots: Vec<Hash>,
     /// Root of the image that they make.
     pub new_root: Hash,
     /// Length of that image.
@@ -39,13 +40,13 @@ pub struct FrameIndex {
 impl FrameIndex {
     /// The bytes that are hashed, stored and sent.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(84 + self.frames.len() * FRAME_ENTRY_BYTES);
+        let mut out = Vec::with_capacity(52 + self.base_roots.len() * 32 + self.frames.len() * FRAME_ENTRY_BYTES);
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
-        out.extend(u16::from(self.base_root.is_some()).to_le_bytes());
+        out.extend((self.base_roots.len() as u16).to_le_bytes());
         out.extend(self.image_len_bytes.to_le_bytes());
         out.extend(self.new_root.as_bytes());
-        if let Some(base_root) = self.base_root {
+        for base_root in &self.base_roots {
             out.extend(base_root.as_bytes());
         }
         // FRAMES_MAX bounds the number: fits.
@@ -62,14 +63,11 @@ impl FrameIndex {
         let mut reader = Reader::new(Object::FrameIndex, bytes, 0);
         reader.opening(MAGIC, VERSION)?;
         let bases = reader.u16()?;
-        reader.limit("number of bases", u64::from(bases), 1)?;
+        reader.limit("number of bases", u64::from(bases), BASES_MAX as u64)?;
         let image_len_bytes = reader.u64()?;
         reader.limit("length of the image", image_len_bytes, IMAGE_BYTES_MAX)?;
         let new_root = reader.hash()?;
-        let base_root = match bases {
-            0 => None,
-            _ => Some(reader.hash()?),
-        };
+        let base_roots = (0..bases).map(|_| reader.hash()).collect::<Result<_>>()?;
         let count = reader.u32()?;
         reader.limit("number of frames", u64::from(count), u64::from(FRAMES_MAX))?;
         let count = count as usize;
@@ -84,7 +82,7 @@ impl FrameIndex {
             reader.limit("length of a frame", u64::from(len_bytes), u64::from(FRAME_BYTES_MAX))?;
             frames.push(FrameRef { hash, len_bytes });
         }
-        Ok(FrameIndex { base_root, new_root, image_len_bytes, frames })
+        Ok(FrameIndex { base_roots, new_root, image_len_bytes, frames })
     }
 
     /// BLAKE3 of the encoded index.

@@ -1,16 +1,21 @@
 mod body;
+mod choose;
 mod encode;
 mod frame;
 mod index;
+mod literal;
+mod patch;
 mod record;
-mod source;
 mod totals;
 mod verified;
 
-pub(crate) use body::{Coding, Decoder};
+pub(crate) use body::unzstd;
+pub use choose::Base;
+use choose::{Draft, DraftSource};
 pub use encode::{Encoded, encode};
-pub(crate) use frame::{Located, read_frame};
+pub(crate) use frame::{Frame, Patching, read_frame};
 pub use index::{FrameIndex, FrameRef};
-pub(crate) use record::{BodyPlace, Record};
+pub(crate) use patch::{references, xor};
+pub(crate) use record::{Part, PartSource, Place, Record};
 pub use totals::{Share, Totals};
 pub use verified::VerifiedFrame;

@@ -1,44 +1,49 @@
 use std::ops::AddAssign;
 
+use super::{Frame, PartSource, Patching, Record};
+
 /// How much of an image one kind of recipe makes, and what it costs on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Chunks of the new image.
-    pub chunks: u64,
     /// Bytes of the new image.
     pub image_bytes: u64,
-    /// Bytes of records and bodies in frames.
+    /// Bytes in frames.
     pub wire_bytes: u64,
 }
 
 impl AddAssign for Share {
     fn add_assign(&mut self, other: Share) {
-        self.chunks += other.chunks;
         self.image_bytes += other.image_bytes;
         self.wire_bytes += other.wire_bytes;
     }
 }
 
-/// An image by kind of recipe.
+/// An image by kind of recipe. What the kinds cost adds up to the length of all frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// The base's bytes at the same place.
+    /// Chunks of the new image that no base has.
+    pub new_chunks: u64,
+    /// The first base's bytes at the same place.
     pub keep: Share,
     /// Zeros.
     pub zero: Share,
-    /// Chunks that the base has elsewhere.
+    /// Bytes that a base has elsewhere.
     pub copy: Share,
-    /// New chunks, as they are.
+    /// New bytes, as they are.
     pub raw: Share,
-    /// New chunks, compressed.
+    /// New bytes, compressed.
     pub zstd: Share,
-    /// New chunks, compressed with bytes of the base as prefix.
+    /// New bytes, compressed with bytes of a base as prefix.
     pub zstd_prefix: Share,
+    /// New bytes, compressed after an exclusive or with bytes of a base.
+    pub zstd_xor: Share,
+    /// What says which bytes come from where, and the hashes of new chunks.
+    pub records: Share,
 }
 
 impl Totals {
     /// Each kind with its name, as reports show it.
-    pub fn by_kind(&self) -> [(&'static str, Share); 6] {
+    pub fn by_kind(&self) -> [(&'static str, Share); 8] {
         [
             ("keep", self.keep),
             ("zero", self.zero),
@@ -46,6 +51,8 @@ impl Totals {
             ("raw", self.raw),
             ("zstd", self.zstd),
             ("zstd_prefix", self.zstd_prefix),
+            ("zstd_xor", self.zstd_xor),
+            ("records", self.records),
         ]
     }
 
@@ -56,5 +63,63 @@ impl Totals {
             sum += share;
         }
         sum
+    }
+
+    /// Adds a frame.
+    pub(crate) fn add(&mut self, frame: &Frame) {
+        let mut position = frame.position;
+        for record in &frame.records {
+            match record {
+                Record::Copy { from, len_bytes } if from.is_kept_at(position) => self.keep.image_bytes += len_bytes,
+                Record::Copy { len_bytes, .. } => self.copy.image_bytes += len_bytes,
+                Record::Zero { .. } => self.zero.image_bytes += record.len_bytes(),
+                Record::New { chunks, parts } => {
+                    self.new_chunks += chunks.len() as u64;
+                    let mut position = position;
+                    for part in parts {
+                        let share = match part.source {
+                            PartSource::Zero => &mut self.zero,
+                            PartSource::Copy(place) if place.is_kept_at(position) => &mut self.keep,
+                            PartSource::Copy(_) => &mut self.copy,
+                            PartSource::Raw => &mut self.raw,
+                            PartSource::Plain => &mut self.zstd,
+                            PartSource::Patched(_) => patched_share(self, frame.patching),
+                        };
+                        share.image_bytes += u64::from(part.len_bytes);
+                        position += u64::from(part.len_bytes);
+                    }
+                }
+            }
+            position += record.len_bytes();
+        }
+        // Both share a stream: by what they would need of it if all compressed alike.
+        let coded = frame.coded.len() as u64;
+        let content_bytes = (frame.patched_bytes + frame.plain_bytes).max(1);
+        let plain_wire = (u128::from(coded) * u128::from(frame.plain_bytes) / u128::from(content_bytes)) as u64;
+        self.zstd.wire_bytes += plain_wire;
+        patched_share(self, frame.patching).wire_bytes += coded - plain_wire;
+        self.raw.wire_bytes += frame.raw.len() as u64;
+        self.records.wire_bytes += frame.raw.start as u64;
+    }
+}
+
+fn patched_share(totals: &mut Totals, patching: Patching) -> &mut Share {
+    match patching {
+        Patching::Prefix => &mut totals.zstd_prefix,
+        Patching::Xor => &mut totals.zstd_xor,
+    }
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Totals) {
+        self.new_chunks += other.new_chunks;
+        self.keep += other.keep;
+        self.zero += other.zero;
+        self.copy += other.copy;
+        self.raw += other.raw;
+        self.zstd += other.zstd;
+        self.zstd_prefix += other.zstd_prefix;
+        self.zstd_xor += other.zstd_xor;
+        self.records += other.records;
     }
 }

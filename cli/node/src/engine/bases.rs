@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 
-use form_delta::{Hash, Image, Manifest};
+use form_delta::{BlockIndex, Hash, Image, Manifest};
 
 use super::build::chain;
 use super::instance::file_name;
@@ -18,6 +18,8 @@ pub(crate) struct Base {
     pub(crate) path: std::path::PathBuf,
     pub(crate) image: Image,
     pub(crate) manifest: Manifest,
+    /// Where its blocks stand by content, if that has been listed.
+    pub(crate) blocks: Option<BlockIndex>,
 }
 
 /// Opens a base; `None` if this node does not hold it. A manifest that does not hash to its own name is as good as
@@ -27,7 +29,9 @@ pub(crate) fn open(layout: &Layout, cluster: &str, root: Hash) -> Option<Base> {
     let manifest = Manifest::decode(&manifest).ok().filter(|m| m.root() == root)?;
     let path = layout.base_image(cluster, root);
     let image = Image::open(&path).ok()?;
-    (image.len_bytes() == manifest.image_len_bytes()).then_some(Base { root, path, image, manifest })
+    let blocks = std::fs::read(layout.base_blocks(cluster, root)).ok();
+    let blocks = blocks.and_then(|bytes| BlockIndex::decode(&bytes).ok()).filter(|blocks| blocks.root() == root);
+    (image.len_bytes() == manifest.image_len_bytes()).then_some(Base { root, path, image, manifest, blocks })
 }
 
 /// The roots of all bases of a cluster.
@@ -49,12 +53,31 @@ pub(crate) fn drop_damaged(layout: &Layout, cluster: &str, base: &Base) -> bool 
     let read = File::open(&base.path).map(|file| form_delta::verify_image(&file, &base.manifest));
     let Ok(Err(error)) = read else { return false };
     tracing::error!(base = %base.path.display(), error = chain(&error), "a damaged base is dropped");
-    for path in [layout.base_manifest(cluster, base.root), base.path.clone()] {
-        if let Err(error) = std::fs::remove_file(&path) {
+    for path in [layout.base_blocks(cluster, base.root), layout.base_manifest(cluster, base.root), base.path.clone()] {
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(path = %path.display(), %error, "left over");
         }
     }
     true
+}
+
+/// Lists the blocks of the head's bases, for the next commit from here: a hint, made at leisure and missed by nobody.
+pub(crate) fn list_blocks(layout: &Layout, cluster: &str) {
+    for root in roots(layout, cluster) {
+        let path = layout.base_blocks(cluster, root);
+        let Some(base) = open(layout, cluster, root).filter(|base| base.blocks.is_none()) else { continue };
+        let listed = BlockIndex::build(&base.image, root)
+            .map_err(|error| chain(&error))
+            .and_then(|blocks| write_durably(&path, &blocks.encode()).map_err(|error| error.to_string()));
+        match listed {
+            // Meanwhile the next base may have come.
+            Ok(()) if !base.path.exists() => drop(std::fs::remove_file(&path)),
+            Ok(()) => {}
+            Err(error) => tracing::warn!(path = %path.display(), error, "the blocks of a base are not listed"),
+        }
+    }
 }
 
 /// Where the manifest of a staged artifact waits beside its image.
@@ -88,7 +111,8 @@ pub(crate) fn advance<'a>(
         }
     }
     sync_dir(&dir).map_err(io("sync the base directory"))?;
-    let kept: BTreeSet<_> = kept.iter().flat_map(|root| [format!("{root}.img"), format!("{root}.manifest")]).collect();
+    let kept: BTreeSet<_> =
+        kept.iter().flat_map(|root| ["img", "manifest", "blocks"].map(|kind| format!("{root}.{kind}"))).collect();
     for name in names(&dir).into_iter().filter(|name| !kept.contains(name)) {
         std::fs::remove_file(dir.join(name)).map_err(io("remove an old base"))?;
     }

@@ -37,20 +37,25 @@ pub(crate) async fn build(node: &Arc<Node>, build: Build, progress: Progress) ->
     let received = build.index.frames_len_bytes();
     let (layout, engine) = (node.layout.clone(), node.engine);
     super::blocking("rebuild an image", move || {
-        let base = match build.index.base_root {
-            None => None,
-            Some(root) => Some(bases::open(&layout, &build.cluster, root).ok_or_else(|| {
-                corrupt(&build.artifact, &format!("the base {root} is not here any more")).remedy("commit again")
-            })?),
-        };
+        let bases = build
+            .index
+            .base_roots
+            .iter()
+            .map(|root| {
+                bases::open(&layout, &build.cluster, *root).ok_or_else(|| {
+                    corrupt(&build.artifact, &format!("the base {root} is not here any more")).remedy("commit again")
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let image = build.staging.join(file_name(&build.artifact));
-        let built = rebuild(&build, &spool, base.as_ref(), &image, engine, &progress);
-        let manifest = built.map_err(|error| match base {
-            Some(base) if bases::drop_damaged(&layout, &build.cluster, &base) => {
-                corrupt(&build.artifact, &format!("the base {} of this node is damaged", base.root))
-                    .remedy("commit again: the base was dropped, and the image will be sent in full")
+        let built = rebuild(&build, &spool, &bases, &image, engine, &progress);
+        let manifest = built.map_err(|error| {
+            let dropped = |base: &&bases::Base| bases::drop_damaged(&layout, &build.cluster, base);
+            match bases.iter().find(dropped) {
+                Some(base) => corrupt(&build.artifact, &format!("the base {} of this node is damaged", base.root))
+                    .remedy("commit again: the base was dropped, and the image will be sent in full"),
+                None => error,
             }
-            _ => error,
         })?;
         write_durably(&staged_manifest(&build.staging, &build.artifact), &manifest.encode())
             .map_err(|e| ApiError::io("write", &build.staging, &e))?;
@@ -70,7 +75,7 @@ async fn fetch(node: &Arc<Node>, build: &Build, progress: &Progress) -> Result<S
     let request = FetchRequest {
         session: build.session,
         artifact: build.artifact.clone(),
-        base_root: build.index.base_root.map(|r| *r.as_bytes()),
+        base_root: build.index.base_roots.first().map(|r| *r.as_bytes()),
     };
     let request = borsh::to_vec(&request).map_err(|e| ApiError::internal("encode a request", e))?;
     // A connection from before the source's node was restarted shows that only when it is used: once more, then.
@@ -109,14 +114,15 @@ async fn fetch(node: &Arc<Node>, build: &Build, progress: &Progress) -> Result<S
 fn rebuild(
     build: &Build,
     spool: &Spool,
-    base: Option<&bases::Base>,
+    bases: &[bases::Base],
     image: &Path,
     engine: Engine,
     progress: &Progress,
 ) -> Result<Manifest, ApiError> {
     let fail = |e| delta(&build.artifact, e);
-    let plan = form_delta::plan(&build.index, spool, base.map(|b| &b.manifest)).map_err(fail)?;
-    let out = match base {
+    let manifests: Vec<_> = bases.iter().map(|b| &b.manifest).collect();
+    let plan = form_delta::plan(&build.index, spool, &manifests).map_err(fail)?;
+    let out = match bases.first() {
         None => create_file(image).map_err(|e| ApiError::io("make", image, &e))?,
         Some(base) => {
             let kind = form_delta::clone_image(&base.path, image).map_err(fail)?;
@@ -131,7 +137,8 @@ fn rebuild(
         }
     };
     let mut on_bytes = |done, total| progress("apply", done, total);
-    form_delta::apply(&plan, spool, base.map(|b| &b.image), &out, engine, &mut on_bytes).map_err(fail)?;
+    let images: Vec<_> = bases.iter().map(|b| &b.image).collect();
+    form_delta::apply(&plan, spool, &images, &out, engine, &mut on_bytes).map_err(fail)?;
     progress("verify", 0, build.index.image_len_bytes);
     form_delta::verify_image(&out, plan.manifest()).map_err(fail)?;
     // Covers what the clone wrote; apply has synced what it wrote itself.

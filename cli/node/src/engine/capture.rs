@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use form_delta::{Hash, Image, Manifest, refresh_shadow};
+use form_delta::{Extent, Hash, Image, Manifest, refresh_shadow};
 use form_proto::CommitId;
 use form_transport::{Artifact, ArtifactKind, COMMIT_VERSION, Commit};
 use form_vmm_hooks::ErrorKind;
@@ -45,6 +45,8 @@ pub(crate) struct Frozen {
     pub(crate) image: Image,
     pub(crate) manifest: Manifest,
     pub(crate) root: Hash,
+    /// Where it differs from its base; nothing without one.
+    pub(crate) changed: Vec<Extent>,
     pub(crate) changed_bytes: u64,
 }
 
@@ -244,20 +246,24 @@ async fn freeze(
                 let path = staging.join(file_name(&name));
                 let image = Image::open(&path).map_err(|e| delta(&name, e))?;
                 let base = base_root.and_then(|root| bases::open(&layout, &cluster, root));
-                let (manifest, changed_bytes) = match &base {
+                let (manifest, changed) = match &base {
                     Some(base) => {
                         let diff =
                             form_delta::diff(&base.image, &base.manifest, &image).map_err(|e| delta(&name, e))?;
-                        (diff.manifest, diff.changed.iter().map(|e| e.len_bytes()).sum())
+                        (diff.manifest, diff.changed)
                     }
-                    None => (form_delta::scan(&image), image.allocated_bytes()),
+                    None => (form_delta::scan(&image), Vec::new()),
+                };
+                let changed_bytes = match &base {
+                    Some(_) => changed.iter().map(Extent::len_bytes).sum(),
+                    None => image.allocated_bytes(),
                 };
                 let root = manifest.root();
                 let manifest_path = staged_manifest(&staging, &name);
                 write_durably(&manifest_path, &manifest.encode())
                     .map_err(|e| ApiError::io("write", &manifest_path, &e))?;
                 let base_root = base.map(|b| b.root);
-                Ok(Frozen { name, kind, path, base_root, image, manifest, root, changed_bytes })
+                Ok(Frozen { name, kind, path, base_root, image, manifest, root, changed, changed_bytes })
             })
         })
         .collect();

@@ -6,8 +6,9 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use form_delta::{Encoded, Hash, Image, Manifest};
+use form_delta::{Encoded, Extent, Hash, Image, Manifest};
 use form_proto::Member;
+use form_transport::ArtifactKind;
 
 use super::attempt::Attempt;
 use super::build::delta;
@@ -35,20 +36,28 @@ pub(crate) async fn encode(
             wanted.insert((number, base_for(attempt, member_number(member), f.base_root)));
         }
     }
+    let others = common_bases(attempt, frozen);
     let tasks: Vec<_> = wanted
         .into_iter()
         .filter_map(|(number, base)| frozen.get(number).map(|f| (f, base)))
         .map(|(f, base_root)| {
             let (layout, cluster, events) = (node.layout.clone(), cluster.to_owned(), attempt.events.clone());
-            let (name, path, manifest) = (f.name.clone(), f.path.clone(), f.manifest.clone());
+            let (name, path, manifest, changed) =
+                (f.name.clone(), f.path.clone(), f.manifest.clone(), f.changed.clone());
             let frames = staging.join(format!("{name}.{}.frames", base_root.map_or("full".into(), |r| r.to_string())));
+            let others: Vec<_> = others.iter().copied().filter(|root| Some(*root) != base_root).collect();
             blocking("encode what changed", move || {
                 let image = Image::open(&path).map_err(|e| delta(&name, e))?;
-                let base = base_root.and_then(|root| bases::open(&layout, &cluster, root));
+                let bases: Vec<_> = match base_root.and_then(|root| bases::open(&layout, &cluster, root)) {
+                    Some(own) => std::iter::once(own)
+                        .chain(others.into_iter().filter_map(|root| bases::open(&layout, &cluster, root)))
+                        .collect(),
+                    None => Vec::new(),
+                };
                 let phase = format!("encode {name}");
                 let mut progress = |done, total| events.bytes(None, &phase, done, total);
-                let base = base.as_ref().map(|b| (&b.image, &b.manifest));
-                let encoded = encode_one(&name, base, &image, &manifest, &frames, &mut progress)?;
+                let new = New { name: &name, image: &image, manifest: &manifest, changed: &changed };
+                let encoded = encode_one(&new, &bases, &frames, &mut progress)?;
                 Ok(((name, base_root.map(|r| *r.as_bytes())), (frames, encoded)))
             })
         })
@@ -62,19 +71,45 @@ pub(crate) async fn encode(
     Ok(encodings)
 }
 
+/// An image to be encoded, and where it differs from its first base.
+pub(crate) struct New<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) image: &'a Image,
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) changed: &'a [Extent],
+}
+
 /// One image into a new file of frames.
 pub(crate) fn encode_one(
-    name: &str,
-    base: Option<(&Image, &Manifest)>,
-    image: &Image,
-    manifest: &Manifest,
+    new: &New<'_>,
+    bases: &[bases::Base],
     frames: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Encoded, ApiError> {
     let mut out = BufWriter::new(create_file(frames).map_err(|e| ApiError::io("make", frames, &e))?);
-    let encoded = form_delta::encode(base, image, manifest, &mut out, progress).map_err(|e| delta(name, e))?;
+    let bases: Vec<_> = bases
+        .iter()
+        .map(|base| form_delta::Base { image: &base.image, manifest: &base.manifest, blocks: base.blocks.as_ref() })
+        .collect();
+    let encoded = form_delta::encode(&bases, new.image, new.manifest, new.changed, &mut out, progress)
+        .map_err(|e| delta(new.name, e))?;
     out.flush().map_err(|e| ApiError::io("write", frames, &e))?;
     Ok(encoded)
+}
+
+/// The bases that bytes of other artifacts may come from as well: a guest's page cache holds blocks of its disks. Those that every target holds, so that
+/// one encoding does for all.
+fn common_bases(attempt: &Attempt, frozen: &[Frozen]) -> Vec<Hash> {
+    let fits = attempt.fits();
+    let large = frozen.iter().filter(|f| f.kind != ArtifactKind::DeviceState);
+    large
+        .filter_map(|f| f.base_root)
+        .filter(|root| {
+            let held =
+                |member| fits.get(&member_number(member)).is_some_and(|fit| fit.roots.contains(&root.to_string()));
+            (1..attempt.members.len()).all(held)
+        })
+        .collect()
 }
 
 /// The base that a target's frames stand on: the source's, if that target's node said that it holds it.

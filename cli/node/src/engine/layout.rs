@@ -83,6 +83,10 @@ impl Layout {
     pub(crate) fn base_manifest(&self, cluster: &str, root: Hash) -> PathBuf {
         self.base(cluster).join(format!("{root}.manifest"))
     }
+
+    pub(crate) fn base_blocks(&self, cluster: &str, root: Hash) -> PathBuf {
+        self.base(cluster).join(format!("{root}.blocks"))
+    }
 }
 
 /// Makes a directory and its parents, 0700.

@@ -187,7 +187,7 @@ async fn receive(
     for built in futures_util::future::join_all(builds).await {
         received += built?;
     }
-    let (layout, local) = (node.layout.clone(), local.clone());
+    let (layout, cluster, local) = (node.layout.clone(), local.cluster_id.clone(), local.clone());
     let _alone = node.base_lock.lock().await;
     blocking("put the head's images in place", move || {
         let artifacts = commit.artifacts.iter().map(|a| (a.name.as_str(), a.root));
@@ -201,6 +201,7 @@ async fn receive(
         Ok(())
     })
     .await?;
+    super::source::list_blocks(node, &cluster);
     Ok(received)
 }
 
@@ -328,9 +329,10 @@ async fn encode_head(
                     .remedy("try again")
             };
             let base = bases::open(&layout, &cluster, root).ok_or_else(lost)?;
-            let against = against_itself.then_some((&base.image, &base.manifest));
             let frames = staging.join(format!("{name}.frames"));
-            let encoded = encode::encode_one(&name, against, &base.image, &base.manifest, &frames, &mut |_, _| {})?;
+            let new = encode::New { name: &name, image: &base.image, manifest: &base.manifest, changed: &[] };
+            let against = if against_itself { std::slice::from_ref(&base) } else { &[] };
+            let encoded = encode::encode_one(&new, against, &frames, &mut |_, _| {})?;
             Ok((name, encoded.index, frames))
         })
     });
@@ -338,7 +340,7 @@ async fn encode_head(
     for task in futures_util::future::join_all(tasks).await {
         let (name, index, path) = task?;
         indexes.push(hex::encode(index.encode()));
-        frames.insert((name, index.base_root.map(|r| *r.as_bytes())), (path, index));
+        frames.insert((name, index.base_roots.first().map(|r| *r.as_bytes())), (path, index));
     }
     Ok((frames, indexes))
 }

@@ -56,8 +56,8 @@ pub(crate) async fn advance(
 ) -> Result<(), ApiError> {
     let (layout, staging) = (node.layout.clone(), node.layout.staging(task.attempt, instance));
     let (cluster, roots) = (context.cluster.clone(), context.roots.clone());
-    let _alone = node.base_lock.lock().await;
-    blocking("advance the base", move || {
+    let alone = node.base_lock.lock().await;
+    let advanced = blocking("advance the base", move || {
         let mut parsed = Vec::new();
         for (name, root) in &roots {
             let root = root.parse().map_err(|e| ApiError::internal("read a root", e))?;
@@ -65,7 +65,25 @@ pub(crate) async fn advance(
         }
         bases::advance(&layout, &cluster, &staging, parsed.into_iter())
     })
-    .await
+    .await;
+    drop(alone);
+    list_blocks(node, &context.cluster);
+    advanced
+}
+
+/// Lists the blocks of the new base in the background.
+pub(crate) fn list_blocks(node: &Arc<Node>, cluster: &str) {
+    let (node, cluster) = (Arc::clone(node), cluster.to_owned());
+    tokio::spawn(async move {
+        let _alone = node.base_lock.lock().await;
+        let layout = node.layout.clone();
+        // A hint: what failed has been told by a warning.
+        let _ = blocking("list the blocks of the base", move || {
+            bases::list_blocks(&layout, &cluster);
+            Ok(())
+        })
+        .await;
+    });
 }
 
 /// Tells the store that the instance runs the commit now.

@@ -212,7 +212,9 @@ impl Rogue {
         let new = Image::open(file.path()).expect("open");
         let new_manifest = form_delta::scan(&new);
         let mut bytes = Vec::new();
-        let encoded = form_delta::encode(Some((&old, &manifest)), &new, &new_manifest, &mut bytes, &mut |_, _| {});
+        let changed = form_delta::diff(&old, &manifest, &new).expect("diff").changed;
+        let bases = [form_delta::Base { image: &old, manifest: &manifest, blocks: None }];
+        let encoded = form_delta::encode(&bases, &new, &new_manifest, &changed, &mut bytes, &mut |_, _| {});
         let index = encoded.expect("encode").index;
         let lengths = index.frames.iter().map(|frame| frame.len_bytes as usize).collect();
         self.frames.lock().expect("lock").insert(name.into(), (bytes, lengths));

@@ -1,0 +1,191 @@
+use std::ops::Range;
+
+use crate::{
+    Chunk, Extent, Hash, Image, Result, VerifiedFrame,
+    error::{Error, Object},
+    recipe::{Frame, PartSource, Patching, Place, Record, read_frame, references, unzstd, xor},
+};
+
+/// A frame whose streams are decoded, ready to be taken apart. This is all of a delta that is in memory.
+pub(super) struct Content<'a> {
+    number: u32,
+    bases: &'a [&'a Image],
+    frame: Frame,
+    bytes: Vec<u8>,
+    /// Patched parts, then plain ones.
+    coded: Vec<u8>,
+}
+
+/// Verified bytes for the new image, in ascending order.
+pub(super) enum Piece<'b> {
+    /// Take over these.
+    Data(u64, &'b [u8]),
+    /// Zeros, as a hole if possible.
+    Zero(Extent),
+}
+
+impl<'a> Content<'a> {
+    /// Reads and decodes a frame.
+    pub(super) fn decode(frame: VerifiedFrame, bases: &'a [&'a Image]) -> Result<Content<'a>> {
+        let number = frame.number();
+        let read = read_frame(&frame)?;
+        let bytes = frame.bytes();
+        let content_bytes = (read.patched_bytes + read.plain_bytes) as usize;
+        let old = references(bases, read.records.iter());
+        let prefix = (read.patching == Patching::Prefix && !old.is_empty()).then_some(&old[..]);
+        let mut coded = match content_bytes {
+            0 if read.coded.is_empty() => Vec::new(),
+            _ => unzstd(bytes.get(read.coded.clone()).unwrap_or_default(), prefix, content_bytes)
+                .map_err(|reason| Error::damaged(Object::Frame(number), read.coded.start as u64, reason))?,
+        };
+        if read.patching == Patching::Xor {
+            xor(&mut coded, &old);
+        }
+        Ok(Content { number, bases, frame: read, bytes: frame.into_bytes(), coded })
+    }
+
+    /// Goes through the frame's records. Each new or copied chunk is passed on once its hash is right; what is kept is not passed on. `chunks` are those of the
+    /// new manifest from the frame's first on; returns how many the frame makes.
+    pub(super) fn each(&self, chunks: &[Chunk], pass_on: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<usize> {
+        let mut next = 0;
+        let patched_bytes = self.frame.patched_bytes as usize;
+        let mut cursor = Cursor { raw: self.frame.raw.start, patched: 0, plain: patched_bytes };
+        let mut position = self.frame.position;
+        for record in &self.frame.records {
+            let end = position + record.len_bytes();
+            let first = next;
+            let mut chunk_at = position;
+            while chunk_at < end
+                && let Some(chunk) = chunks.get(next)
+            {
+                chunk_at += u64::from(chunk.len_bytes);
+                next += 1;
+            }
+            let made = chunks.get(first..next).unwrap_or_default();
+            match record {
+                Record::Zero { .. } => pass_on(Piece::Zero(Extent::new(position, end)))?,
+                Record::Copy { from, .. } if from.is_kept_at(position) => {}
+                Record::Copy { from, .. } => self.copied(*from, position, made, pass_on)?,
+                Record::New { .. } => self.new_chunks(record, position, made, &mut cursor, pass_on)?,
+            }
+            position = end;
+        }
+        Ok(next)
+    }
+
+    fn copied(
+        &self,
+        from: Place,
+        position: u64,
+        chunks: &[Chunk],
+        pass_on: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut done_bytes = 0;
+        let mut scratch = Vec::new();
+        for chunk in chunks {
+            let there = from.forward(done_bytes);
+            let bytes = self.base(there, u64::from(chunk.len_bytes), &mut scratch)?;
+            check(chunk, bytes, Object::Base, there.start)?;
+            pass_on(Piece::Data(position + done_bytes, bytes))?;
+            done_bytes += u64::from(chunk.len_bytes);
+        }
+        Ok(())
+    }
+
+    /// Puts each chunk together from its parts, checks it, and passes on what is not kept of it.
+    fn new_chunks(
+        &self,
+        record: &Record,
+        position: u64,
+        chunks: &[Chunk],
+        cursor: &mut Cursor,
+        pass_on: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut parts = record.parts().iter().copied();
+        let mut part = parts.next();
+        let mut scratch = Vec::new();
+        let mut made = Vec::new();
+        let mut chunk_at = position;
+        for chunk in chunks {
+            made.clear();
+            let mut pieces: Vec<(Range<usize>, PieceKind)> = Vec::new();
+            while made.len() < chunk.len_bytes as usize
+                && let Some(current) = &mut part
+            {
+                let at = chunk_at + made.len() as u64;
+                let len_bytes = current.len_bytes.min(chunk.len_bytes - made.len() as u32);
+                let start = made.len();
+                let kind = match current.source {
+                    PartSource::Zero => {
+                        made.resize(start + len_bytes as usize, 0);
+                        PieceKind::Zero
+                    }
+                    PartSource::Copy(place) => {
+                        made.extend(self.base(place, u64::from(len_bytes), &mut scratch)?);
+                        if place.is_kept_at(at) { PieceKind::Kept } else { PieceKind::Data }
+                    }
+                    PartSource::Raw => take(&self.bytes, &mut cursor.raw, len_bytes, &mut made),
+                    PartSource::Plain => take(&self.coded, &mut cursor.plain, len_bytes, &mut made),
+                    PartSource::Patched(_) => take(&self.coded, &mut cursor.patched, len_bytes, &mut made),
+                };
+                pieces.push((start..made.len(), kind));
+                if let PartSource::Copy(place) = &mut current.source {
+                    *place = place.forward(u64::from(len_bytes));
+                }
+                current.len_bytes -= len_bytes;
+                if current.len_bytes == 0 {
+                    part = parts.next();
+                }
+            }
+            check(chunk, &made, Object::Frame(self.number), chunk_at)?;
+            for (range, kind) in pieces {
+                let extent = Extent::new(chunk_at + range.start as u64, chunk_at + range.end as u64);
+                match kind {
+                    PieceKind::Kept => {}
+                    PieceKind::Zero => pass_on(Piece::Zero(extent))?,
+                    PieceKind::Data => pass_on(Piece::Data(extent.start, made.get(range).unwrap_or_default()))?,
+                }
+            }
+            chunk_at += u64::from(chunk.len_bytes);
+        }
+        Ok(())
+    }
+
+    fn base<'s>(&'s self, place: Place, len_bytes: u64, scratch: &'s mut Vec<u8>) -> Result<&'s [u8]> {
+        let there = Extent::new(place.start, place.start + len_bytes);
+        let image = self.bases.get(usize::from(place.base));
+        image
+            .and_then(|image| image.read(there, scratch))
+            .ok_or_else(|| Error::damaged(Object::Base, place.start, "it ends in the middle of a chunk"))
+    }
+}
+
+/// How far each stream has been used.
+struct Cursor {
+    raw: usize,
+    plain: usize,
+    patched: usize,
+}
+
+enum PieceKind {
+    Kept,
+    Zero,
+    Data,
+}
+
+/// Appends the next bytes of a stream. That it has them was checked when the frame was read.
+fn take(stream: &[u8], at: &mut usize, len_bytes: u32, out: &mut Vec<u8>) -> PieceKind {
+    let end = *at + len_bytes as usize;
+    out.extend(stream.get(*at..end).unwrap_or_default());
+    *at = end;
+    PieceKind::Data
+}
+
+/// `offset_bytes` is where the bytes stand in `object`, or for a frame where in the new image.
+fn check(chunk: &Chunk, bytes: &[u8], object: Object, offset_bytes: u64) -> Result<()> {
+    let found = Hash::of(bytes);
+    match found == chunk.hash {
+        true => Ok(()),
+        false => Err(Error::WrongHash { object, offset_bytes, expected: chunk.hash, found }),
+    }
+}

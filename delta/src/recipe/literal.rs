@@ -1,0 +1,126 @@
+//! What new bytes are like, and so which stream of the frame takes them.
+
+use std::collections::HashSet;
+
+use super::{Draft, DraftSource, Part, PartSource, Place};
+use crate::{Extent, Image, image::slices, limits::BLOCK_BYTES};
+
+/// A block with this part of its words as they were is like what was there before.
+const SAME_WORDS_DIVISOR: usize = 32;
+/// Bytes that stand for a place when shifted data is looked for.
+const SHINGLE_BYTES: usize = 16;
+/// One shingle of so many is kept, chosen by content.
+const SHINGLE_SAMPLING: u64 = 32;
+/// Data that does not shrink stays among other data unless there is this much of it.
+const RAW_BYTES_MIN: u64 = 16 << 10;
+
+/// Divides new bytes into parts by kind: like what a base has at the same place; like what it has near the place that the neighbours came from; without any
+/// pattern, so that it does not shrink; and plain.
+pub(super) fn classify(bases: &[&Image], new: &Image, draft: Draft, parts: &mut Vec<Part>) {
+    let DraftSource::Literal { near } = draft.source else { return };
+    let shingles = near.map(|place| Shingles::of(bases, place, draft.extent.len_bytes()));
+    let first = parts.len();
+    for block in slices(draft.extent, BLOCK_BYTES) {
+        let bytes = new.get(block).unwrap_or_default();
+        let here = Place { base: 0, start: block.start };
+        let near = near.filter(|_| shingles.as_ref().is_some_and(|shingles| shingles.are_in(bytes)));
+        let source = match near {
+            Some(place) => PartSource::Patched(place.forward(block.start - draft.extent.start)),
+            None if is_like(bases, here, bytes) => PartSource::Patched(here),
+            None if is_random(bytes) => PartSource::Raw,
+            None => PartSource::Plain,
+        };
+        push(parts, first, Part { len_bytes: block.len_bytes() as u32, source });
+    }
+    // Short runs of noise are not worth a part of their own.
+    let mut merged: Vec<Part> = Vec::with_capacity(parts.len() - first);
+    for part in parts.drain(first..) {
+        let short = u64::from(part.len_bytes) < RAW_BYTES_MIN.min(draft.extent.len_bytes());
+        let source = match part.source {
+            PartSource::Raw if short => PartSource::Plain,
+            source => source,
+        };
+        push(&mut merged, 0, Part { source, ..part });
+    }
+    parts.extend(merged);
+}
+
+/// Appends a part, or lengthens the last one that it continues.
+fn push(parts: &mut Vec<Part>, first: usize, part: Part) {
+    if parts.len() > first
+        && let Some(last) = parts.last_mut()
+    {
+        let continues = match (last.source, part.source) {
+            (PartSource::Patched(place), PartSource::Patched(next)) => place.forward(u64::from(last.len_bytes)) == next,
+            (one, other) => one == other,
+        };
+        if continues {
+            last.len_bytes += part.len_bytes;
+            return;
+        }
+    }
+    parts.push(part);
+}
+
+/// Whether much of `bytes` is what the base has there, in place.
+fn is_like(bases: &[&Image], place: Place, bytes: &[u8]) -> bool {
+    let there = Extent::new(place.start, place.start + bytes.len() as u64);
+    let Some(image) = bases.get(usize::from(place.base)) else { return false };
+    if image.is_hole(there) {
+        return false;
+    }
+    let there = image.get(there).unwrap_or_default();
+    let words = bytes.chunks_exact(8).zip(there.chunks_exact(8));
+    let same = words.filter(|(new, old)| new == old && **new != [0; 8]).count();
+    same * SAME_WORDS_DIVISOR >= (bytes.len() / 8).max(1)
+}
+
+/// Whether bytes look drawn at random: no value stands out. For n such bytes the squares of the counts add up to n + n²/256, give or take little.
+fn is_random(bytes: &[u8]) -> bool {
+    if bytes.len() < BLOCK_BYTES as usize {
+        return false;
+    }
+    let mut counts = [0u32; 256];
+    for byte in bytes {
+        counts[usize::from(*byte)] += 1;
+    }
+    let squares: u64 = counts.iter().map(|count| u64::from(*count) * u64::from(*count)).sum();
+    let len = bytes.len() as u64;
+    squares < len + len * len / 256 + len * len / 2048
+}
+
+/// A sample of short strings of bytes, chosen by content, so that the same string is chosen wherever it stands.
+struct Shingles(HashSet<u64>);
+
+impl Shingles {
+    /// Those of a base from `place` on, and a block around it.
+    fn of(bases: &[&Image], place: Place, len_bytes: u64) -> Shingles {
+        let image = bases.get(usize::from(place.base));
+        let bytes = image.and_then(|image| {
+            let end = (place.start + len_bytes + BLOCK_BYTES).min(image.len_bytes());
+            image.get(Extent::new(place.start.saturating_sub(BLOCK_BYTES), end))
+        });
+        Shingles(sampled(bytes.unwrap_or_default()).collect())
+    }
+
+    /// Whether many of the shingles of `bytes` are among these.
+    fn are_in(&self, bytes: &[u8]) -> bool {
+        let (mut all, mut known) = (0, 0);
+        for shingle in sampled(bytes) {
+            all += 1;
+            known += usize::from(self.0.contains(&shingle));
+        }
+        known * 8 > all
+    }
+}
+
+fn sampled(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.windows(SHINGLE_BYTES).filter_map(|window| {
+        let (low, high) = window.split_first_chunk::<8>()?;
+        let high = high.first_chunk::<8>()?;
+        // Fibonacci hashing (Knuth, TAOCP 6.4) of two words.
+        let mixed =
+            (u64::from_le_bytes(*low) ^ u64::from_le_bytes(*high).rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed >> 40) % SHINGLE_SAMPLING == 0).then_some(mixed)
+    })
+}
