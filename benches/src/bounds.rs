@@ -1,8 +1,9 @@
 //! What was promised, and whether this run holds it.
 
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::results::{Comparison, PairResult, Row, ToolResult};
+use crate::results::{Comparison, PairResult, Row, ToolResult, median};
 
 /// What an artifact may cost beyond the best peer: its index and a signature's worth of header.
 const OVERHEAD_BYTES: f64 = 2048.0;
@@ -10,7 +11,7 @@ const OVERHEAD_BYTES: f64 = 2048.0;
 const PROCESS_BYTES: f64 = (256 << 20) as f64;
 
 /// One promise on one pair, or on all.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {
     /// What is bounded.
     pub what: String,
@@ -124,9 +125,8 @@ fn of_pair(pair: &PairResult) -> Vec<Line> {
 /// A compare pass, and zstd at the speed at which the yardstick compressed, of as many bytes as were really sent.
 fn floor_s(pair: &PairResult, form: &ToolResult) -> Option<f64> {
     let compare_s = pair.tool("compare")?.source.wall_s;
-    let detail = &pair.tool("yardstick")?.runs.first()?.detail;
-    let changed_bytes = detail["changed_bytes"].as_f64()?;
-    let zstd_s_per_byte = if changed_bytes > 0.0 { detail["zstd_s"].as_f64()? / changed_bytes } else { 0.0 };
+    let zstd_s = median(pair.tool("yardstick")?.runs.iter().filter_map(|run| run.detail["zstd_s"].as_f64()).collect());
+    let zstd_s_per_byte = if pair.changed_bytes > 0 { zstd_s / pair.changed_bytes as f64 } else { 0.0 };
     Some(compare_s + sent_bytes(&form.runs.first()?.detail["make"]["kinds"])? * zstd_s_per_byte)
 }
 
@@ -164,7 +164,7 @@ mod tests {
         let kinds = serde_json::json!({ "make": { "kinds": {
             "keep": { "image_bytes": 900 }, "zstd": { "image_bytes": 50 }, "zstd_prefix": { "image_bytes": 50 },
         }}});
-        let yardstick = serde_json::json!({ "changed_bytes": 200, "zstd_s": 2.0 });
+        let yardstick = serde_json::json!({ "zstd_s": 2.0 });
         let tools = vec![
             tool("form", Role::Ours, form_bytes, form_s, kinds),
             tool("compare", Role::Yardstick, 0, 1.0, Value::Null),

@@ -1,12 +1,11 @@
 //! Whole updates of every pair, with every tool, in turns.
 //!
-//! All images are in the page cache before a pair begins. Each round runs each tool once, every other round in the opposite order. What a run leaves is compared
+//! All images of a pair are brought into the page cache before each run. Each round runs each tool once, every other round in the opposite order. What a run leaves is compared
 //! with the new image (the first time with cmp, then in a process of ours that skips holes) and removed; a standby image is made the base again. A target is
 //! done when its image is durable: the fsync that its tool did not do is added to its time.
 
 use std::{
     fs::{self, File},
-    io::{BufReader, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
@@ -59,7 +58,6 @@ fn run_pair(
 ) -> Result<PairResult> {
     eprintln!("{}: {}", pair.name, pair.title);
     let base = pair.bases.first().ok_or("a pair without a base")?;
-    pair.bases.iter().chain([&pair.new]).try_for_each(|image| warm(image))?;
     let standby = standby_of(room, base)?;
     let mut entries = Vec::new();
     for tool in tools {
@@ -139,6 +137,9 @@ fn update(entry: &mut Entry, pair: &Pair, room: &Path, standby: &Path, round: us
     let work = room.join("run");
     remove(&work)?;
     fs::create_dir(&work)?;
+    // Reads ahead of the run what a kernel may have dropped since the last one.
+    let images: Vec<&Path> = pair.bases.iter().chain([&pair.new]).map(PathBuf::as_path).chain([standby]).collect();
+    yardstick("warm", &images)?;
     let job = Job { bases: &pair.bases, new: &pair.new, state: &entry.state, work: &work, standby };
     let (mut source, mut target) = (Usage::default(), Usage::default());
     let update = entry.tool.update(&job, &mut source, &mut target);
@@ -206,14 +207,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 fn yardstick(verb: &str, files: &[&Path]) -> Result<String> {
     Usage::default().run(Command::new(std::env::current_exe()?).args(["yardstick", verb]).args(files))
-}
-
-/// Brings a file into the page cache.
-fn warm(image: &Path) -> Result<()> {
-    let mut reader = BufReader::new(File::open(image)?);
-    let mut buffer = vec![0; 1 << 20];
-    while reader.read(&mut buffer)? > 0 {}
-    Ok(())
 }
 
 fn summary(entry: Entry) -> Result<ToolResult> {

@@ -23,24 +23,27 @@ use crate::{
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Runs all series and writes their rows.
+/// Runs the series that `FORM_BENCH_ONLY` names (`size`, `change`, `hint`; default all) and writes their rows.
 pub fn run(settings: &Settings) -> Result<()> {
     fs::create_dir_all(&settings.dir)?;
     let room = tempfile::tempdir_in(&settings.dir)?;
     let mut rows = Rows::in_file("growth", &settings.dir.join("growth.jsonl"))?;
     // 256 MiB of data all over the image, 16 of them changed.
-    for size_gib in [1, 2, 4, 8, 16, 32, 64] {
+    for size_gib in [1, 2, 4, 8, 16, 32, 64].into_iter().filter(|_| settings.wants_pair("size")) {
         let shape = Shape { image_bytes: size_gib * GIB, data_mib: 256, is_changed: |number| number % 16 == 7 };
         measure(settings, room.path(), &mut rows, &format!("size/{size_gib}"), shape)?;
     }
     const DATA_MIB: u64 = 1024;
-    for percent in [0, 1, 2, 5, 10, 25, 50, 75, 100] {
+    for percent in [0, 1, 2, 5, 10, 25, 50, 75, 100].into_iter().filter(|_| settings.wants_pair("change")) {
         // Spread evenly: a run is changed when its share of the percentage passes a whole number.
         let is_changed = move |number: u64| (number + 1) * percent / 100 > number * percent / 100;
         let shape = Shape { image_bytes: DATA_MIB * MIB, data_mib: DATA_MIB, is_changed };
         measure(settings, room.path(), &mut rows, &format!("change/{percent}"), shape)?;
     }
-    hint(settings, room.path(), &mut rows)
+    if settings.wants_pair("hint") {
+        hint(settings, room.path(), &mut rows)?;
+    }
+    Ok(())
 }
 
 /// An image, and which of its runs of 1 MiB of data are other ones in the next version.

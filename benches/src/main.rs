@@ -1,6 +1,6 @@
 //! `form-bench compare | growth | report`: the benchmarks that run programs, and the documents made of all figures.
 
-use std::{path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 
 use form_benches::{Result, bounds, compare, growth, report, settings::Settings, table, yardstick};
 
@@ -41,7 +41,9 @@ fn compare_tools() -> Result<ExitCode> {
     let (comparison, failures) = compare::run(&settings)?;
     comparison.save(&settings.dir.join("compare.json"))?;
     println!("{}", table::comparison(&comparison));
-    println!("{}", table::bounds(&bounds::lines(&comparison, &report::rows(&settings)?)));
+    let bounds = bounds::lines(&comparison, &report::rows(&settings)?);
+    fs::write(settings.dir.join("bounds.json"), serde_json::to_string_pretty(&bounds)? + "\n")?;
+    println!("{}", table::bounds(&bounds));
     for failure in &failures {
         eprintln!("failed: {failure}");
     }

@@ -21,8 +21,9 @@ const GRID: RGBColor = RGBColor(225, 228, 232);
 const REST: RGBColor = RGBColor(190, 194, 200);
 
 /// Tools that have a colour of their own (Okabe and Ito's, which most eyes can tell apart); the others are grey.
-const COLOURS: [(&str, RGBColor); 7] = [
+const COLOURS: [(&str, RGBColor); 8] = [
     ("form", RGBColor(213, 94, 0)),
+    ("form-copy", RGBColor(240, 180, 140)),
     ("yardstick", INK),
     ("rsync-z", RGBColor(0, 114, 178)),
     ("xdelta3", RGBColor(0, 158, 115)),
@@ -46,7 +47,7 @@ fn dots(path: &Path, title: &str, unit: &str, all: &Comparison, value: fn(&ToolR
     let tools = |pair: &PairResult| -> Vec<ToolResult> {
         pair.tools.iter().filter(|tool| tool.makes_image && value(tool) > 0.0).cloned().collect()
     };
-    let values: Vec<f64> = all.pairs.iter().flat_map(|pair| tools(pair)).map(|tool| value(&tool)).collect();
+    let values: Vec<f64> = all.pairs.iter().flat_map(&tools).map(|tool| value(&tool)).collect();
     let (Some(least), Some(most)) = (values.iter().copied().reduce(f64::min), values.iter().copied().reduce(f64::max))
     else {
         return Ok(());
@@ -132,8 +133,8 @@ fn lines(path: &Path, rows: &[Row], series: &str, title: &str, x_name: &str) -> 
         };
         rows.iter().filter_map(of_row).collect()
     };
-    let drawn =
-        [("make", 0), ("apply", 2), ("compare", 1)].map(|(metric, colour)| (metric, COLOURS[colour].1, points(metric)));
+    let drawn = [("make", "form"), ("apply", "rsync-z"), ("compare", "yardstick")]
+        .map(|(metric, like)| (metric, colour_of(like).unwrap_or(INK), points(metric)));
     let all: Vec<(f64, f64)> = drawn.iter().flat_map(|(_, _, points)| points.clone()).collect();
     if all.is_empty() {
         return Ok(());

@@ -12,7 +12,7 @@ use crate::Result;
 pub struct Settings {
     /// `FORM_BENCH_ROUNDS`: how often each update is run (default 3). Slow tools run once.
     pub rounds: usize,
-    /// `FORM_BENCH_ONLY`: pairs by name, with commas between them (default all).
+    /// `FORM_BENCH_ONLY`: pairs, or series of growth, by name, with commas between them (default all).
     pub only: Option<Vec<String>>,
     /// `FORM_BENCH_PEERS`: tools by name, with commas between them (default all).
     pub peers: Option<Vec<String>>,

@@ -43,8 +43,15 @@ pub fn run(verb: &str, files: &[&Path]) -> Result<Value> {
                 Err(format!("{} and {} differ at block {}", left.display(), right.display(), run.start).into())
             }
         },
+        ("warm", images) => {
+            for image in images {
+                let image = Mapped::open(image)?;
+                image.data.iter().for_each(|run| image.populate(*run));
+            }
+            Ok(Value::Null)
+        }
         ("reset", [image, base]) => reset(image, base),
-        _ => Err("yardstick compare|make|apply|same|reset FILE…".into()),
+        _ => Err("yardstick compare|make|apply|same|warm|reset FILE…".into()),
     }
 }
 
@@ -67,4 +74,38 @@ fn reset(image: &Path, base: &Path) -> Result<Value> {
     }
     file.sync_all()?;
     Ok(Value::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: usize = BLOCK_BYTES as usize;
+
+    /// Blocks by letter; a dot is a hole.
+    fn image(path: &Path, blocks: &str) {
+        let file = File::create(path).unwrap();
+        file.set_len(blocks.len() as u64 * BLOCK_BYTES).unwrap();
+        for (number, letter) in blocks.bytes().enumerate().filter(|(_, letter)| *letter != b'.') {
+            let byte = if letter == b'0' { 0 } else { letter };
+            file.write_all_at(&[byte; BLOCK], number as u64 * BLOCK_BYTES).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_differs_is_found_sent_and_undone() {
+        let dir = tempfile::tempdir().unwrap();
+        let [base, new, standby, patch] = ["base", "new", "standby", "patch"].map(|name| dir.path().join(name));
+        image(&base, "aaaa....bb0.cc");
+        image(&new, "aaxa..x.b...cy");
+        image(&standby, "aaaa....bb0.cc");
+        let told = run("make", &[&base, &new, &patch]).unwrap();
+        assert_eq!(told["changed_bytes"], 4 * BLOCK_BYTES, "a hole and a block of zeros are the same");
+        assert!(run("same", &[&standby, &new]).is_err());
+        run("apply", &[&patch, &standby]).unwrap();
+        run("same", &[&standby, &new]).unwrap();
+        run("reset", &[&standby, &base]).unwrap();
+        run("same", &[&standby, &base]).unwrap();
+        assert_eq!(run("compare", &[&standby, &base]).unwrap()["changed_bytes"], 0);
+    }
 }
