@@ -6,10 +6,10 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 util-linux
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint bench fuzz deny guest packages clean
+.PHONY: help demo test lint bench bench-compare bench-growth fuzz deny guest packages clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: packages guest ## three nodes, three guests, two commits, all checked (KEEP=1 leaves the cluster up)
 	$(CARGO) build --locked --release -p form -p form-tests
@@ -23,8 +23,24 @@ lint: packages ## formatting and clippy, without a warning
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-bench: packages ## benchmarks; figures are printed, nothing is asserted
-	$(CARGO) bench --locked -p form-benches
+# Figures are printed and nothing is asserted. JSON goes to target/bench, tables and plots into docs/ (docs/performance.md).
+BENCH = $(TARGET)/release/form-bench
+bench: packages ## each stage beside its physical limit
+	@mkdir -p target/bench && rm -f target/bench/rows.jsonl
+	FORM_BENCH_JSON=$(CURDIR)/target/bench/rows.jsonl $(CARGO) bench --locked -p form-benches
+	$(CARGO) build --locked --release -p form-benches && $(BENCH) report
+
+bench-compare: PACKAGES += rsync casync borgbackup restic zstd xdelta3 qemu-utils diffutils
+bench-compare: packages ## whole updates of images of a real guest, beside rsync and other peers (makes 7 GB of images once)
+	benches/corpus.sh target/corpus
+	@mkdir -p target/bench
+	$(CARGO) build --locked --release -p form -p form-benches
+	$(BENCH) compare; status=$$?; $(BENCH) report && exit $$status
+
+bench-growth: packages ## form delta as the image grows, and as more of it changes
+	@mkdir -p target/bench
+	$(CARGO) build --locked --release -p form -p form-benches
+	$(BENCH) growth && $(BENCH) report
 
 fuzz: packages ## a minute on each fuzz target (needs nightly and cargo-fuzz)
 	@$(CARGO) +nightly fuzz --version > /dev/null 2>&1 || \
