@@ -20,6 +20,8 @@ fn main() -> Result<()> {
     };
     let dir = tempfile::tempdir()?;
     let base = image(&dir.path().join("base"), size_mib, |_| false)?;
+    // Mappings of their own for the limit: `diff` maps what it looks at, and lets it go.
+    let base_again = Image::open(&dir.path().join("base"))?;
     let base_manifest = scan(&base);
     println!("{size_mib} MiB of data in each image, {} CPUs", thread::available_parallelism()?);
     println!("| change | changed MiB | memcmp, 1 thread GiB/s | memcmp, all GiB/s | diff GiB/s | diff / memcmp, all |");
@@ -30,12 +32,16 @@ fn main() -> Result<()> {
         ("1 % in blocks of 4 KiB", |block| block.is_multiple_of(100)),
     ];
     for (number, (name, is_changed)) in changes.into_iter().enumerate() {
-        let new = image(&dir.path().join(number.to_string()), size_mib, is_changed)?;
+        let path = dir.path().join(number.to_string());
+        let new = image(&path, size_mib, is_changed)?;
+        let new_again = Image::open(&path)?;
         let mut times = [(); 3].map(|()| Vec::new());
         let mut changed_bytes = 0;
         for _ in 0..ROUNDS {
-            times[0].push(seconds(|| compare(&base, &new, 1)));
-            times[1].push(seconds(|| compare(&base, &new, thread::available_parallelism().map_or(1, usize::from))));
+            times[0].push(seconds(|| compare(&base_again, &new_again, 1)));
+            times[1].push(seconds(|| {
+                compare(&base_again, &new_again, thread::available_parallelism().map_or(1, usize::from))
+            }));
             let start = Instant::now();
             let found = diff(&base, &base_manifest, &new)?;
             times[2].push(start.elapsed().as_secs_f64());

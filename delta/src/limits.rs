@@ -40,11 +40,8 @@ pub const QUEUE_DEPTH: u32 = 32;
 
 /// Threads that share one piece of work.
 pub const THREADS_MAX: usize = 8;
-/// What a thread takes at a time when it compares two images, and what of an image is mapped ahead of whoever reads it. With `THREADS_MAX` it bounds how much of
-/// an image is in the memory of the process.
+/// What a thread takes at a time when it compares two images. With `THREADS_MAX` it bounds how much of them is in the memory of the process.
 pub const SLICE_BYTES: u64 = 4 << 20;
-/// Shorter stretches are left to page faults, which map some neighbours along.
-pub const POPULATE_BYTES_MIN: u64 = 128 << 10;
 /// What a thread reads at a time from a live image: small enough to be compared while it is in the CPU's cache.
 pub const LIVE_SLICE_BYTES: u64 = 256 << 10;
 

@@ -18,12 +18,6 @@ pub(super) fn changed_extents(base: &Image, new: &Image) -> Result<Vec<Extent>> 
         |(), number| {
             let mut changed = Vec::new();
             for piece in pieces(base.data(), new.data(), slices[number]) {
-                if piece.left_data {
-                    base.populate(piece.extent);
-                }
-                if piece.right_data {
-                    new.populate(piece.extent);
-                }
                 compare_piece(base, new, piece, &mut changed);
             }
             base.release(slices[number]);

@@ -2,8 +2,8 @@ use std::{iter::Peekable, slice};
 
 use crate::{
     Chunk, Extent, Hash, Image, Manifest, Result,
-    image::{clip, normalise},
-    limits::{CHUNK_BYTES_MAX, SLICE_BYTES, THREADS_MAX},
+    image::normalise,
+    limits::{CHUNK_BYTES_MAX, THREADS_MAX},
     parallel,
     scan::cutter,
 };
@@ -43,8 +43,6 @@ fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent]) -> Result<Manif
         base_position: 0,
         changed: changed.iter().peekable(),
         position: 0,
-        ahead_bytes: if base.is_empty() { SLICE_BYTES } else { u64::from(CHUNK_BYTES_MAX) },
-        populated_to: 0,
         scratch: Vec::new(),
     };
     let batches = parallel::each(THREADS_MAX, cuts, Vec::new, |scratch, mut batch| {
@@ -52,7 +50,7 @@ fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent]) -> Result<Manif
             batch.chunks[*index].hash = Hash::of(new.read(*extent, scratch).unwrap_or_default());
         }
         if let (Some((_, first)), Some((_, last))) = (batch.to_hash.first(), batch.to_hash.last()) {
-            // What was mapped for the last cut reaches behind it.
+            // The chunker looked at what is behind the last cut.
             new.release(Extent::new(first.start, last.end + u64::from(CHUNK_BYTES_MAX)));
         }
         Ok(batch.chunks)
@@ -73,9 +71,6 @@ struct Cuts<'a> {
     base_position: u64,
     changed: Peekable<slice::Iter<'a, Extent>>,
     position: u64,
-    /// How much is mapped at a time.
-    ahead_bytes: u64,
-    populated_to: u64,
     scratch: Vec<u8>,
 }
 
@@ -125,20 +120,9 @@ impl Cuts<'_> {
             // Zeros have no cut points: the chunker would give the largest chunk.
             return (Chunk { hash: Hash::of_zeros(CHUNK_BYTES_MAX), len_bytes: CHUNK_BYTES_MAX }, true);
         }
-        self.populate(window);
         let bytes = self.new.read(window, &mut self.scratch).unwrap_or_default();
         let (_, len_bytes) = cutter(bytes).cut(0, bytes.len());
         (Chunk { hash: Hash::from_bytes([0; 32]), len_bytes: len_bytes as u32 }, false)
-    }
-
-    fn populate(&mut self, window: Extent) {
-        if window.end <= self.populated_to {
-            return;
-        }
-        let start = window.start.max(self.populated_to);
-        let ahead = Extent::new(start, window.end.max(start + self.ahead_bytes));
-        clip(self.new.data(), ahead).for_each(|data| self.new.populate(data));
-        self.populated_to = ahead.end;
     }
 }
 
