@@ -2,8 +2,8 @@
 
 CARGO = cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
-# Debian packages: what builds the program, and what makes and runs the guests.
-PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 util-linux
+# Debian packages: what builds the program, what makes and runs the guests, and the file systems that tests make.
+PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 util-linux xfsprogs btrfs-progs
 
 .DEFAULT_GOAL = help
 .PHONY: help demo test lint bench bench-compare bench-growth fuzz deny guest packages clean

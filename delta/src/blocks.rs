@@ -52,7 +52,9 @@ impl BlockIndex {
                         image.get(block).filter(|bytes| bytes.len() as u64 == BLOCK_BYTES && !is_zero(bytes))?;
                     Some((u32::try_from(block.start / BLOCK_BYTES).ok()?, XxHash3_64::oneshot(bytes)))
                 });
-                Ok(blocks.collect::<Vec<_>>())
+                let hashed = blocks.collect::<Vec<_>>();
+                image.release(data[number]);
+                Ok(hashed)
             },
         )?;
         let count = hashed.iter().map(Vec::len).sum::<usize>().min(BLOCKS_MAX);

@@ -79,6 +79,9 @@ pub enum Error {
         /// Why, with the two values.
         reason: String,
     },
+    /// The caller did not want it any more.
+    #[error("it was called off")]
+    Cancelled,
 }
 
 /// What an error is about.
@@ -105,6 +108,10 @@ pub enum Object {
     Live,
     /// Our copy of a live file.
     Shadow,
+    /// A file that is kept near the base, to become an output without a copy.
+    Standby,
+    /// The record of what a standby is.
+    StandbyRecord,
     /// The submission queue of io_uring.
     Ring,
 }
@@ -122,6 +129,8 @@ impl fmt::Display for Object {
             Object::Output => f.write_str("rebuilt image"),
             Object::Live => f.write_str("live image"),
             Object::Shadow => f.write_str("shadow image"),
+            Object::Standby => f.write_str("standby image"),
+            Object::StandbyRecord => f.write_str("standby record"),
             Object::Ring => f.write_str("io_uring"),
         }
     }
@@ -130,7 +139,7 @@ impl fmt::Display for Object {
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The system refused (space, permission, device): the same call may succeed later.
+    /// The system refused (space, permission, device) or the caller stopped it: the same call may succeed later.
     System,
     /// Bytes are not what they should be: fetch them again, or fall back to something whole.
     Corrupt,
@@ -144,7 +153,7 @@ impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Io { .. } => ErrorKind::System,
+            Error::Io { .. } | Error::Cancelled => ErrorKind::System,
             Error::Damaged { .. } | Error::Recipe { .. } | Error::WrongHash { .. } => ErrorKind::Corrupt,
             Error::Version { .. } | Error::Mismatch { .. } => ErrorKind::Refused,
             Error::Limit { .. } => ErrorKind::Limit,

@@ -10,7 +10,8 @@
 //! * The incremental manifest is that of a full scan, byte for byte.
 //! * The same input gives the same bytes, on any number of threads.
 //! * Nothing is decoded before its BLAKE3 is checked, and nothing is allocated before its length is held against `limits`.
-//! * Memory of the process grows with an image only by its manifest (36 bytes for some 64 KiB); frozen images are mapped.
+//! * Memory of the process grows with an image only by its manifest (36 bytes for some 64 KiB); frozen images are mapped, and no more of them is in memory than
+//!   is being worked on.
 //! * No network, clock or VM. Every call blocks; call it from a thread of your own.
 //!
 //! The formats are documented in FORMAT.md beside this crate's Cargo.toml.
@@ -29,6 +30,7 @@ mod parallel;
 mod rebuild;
 mod recipe;
 mod scan;
+mod standby;
 mod verify;
 
 pub mod generate;
@@ -44,4 +46,5 @@ pub use manifest::{Chunk, Manifest};
 pub use rebuild::{Plan, Spool, plan};
 pub use recipe::{Base, Encoded, FrameIndex, FrameRef, Share, Totals, VerifiedFrame, encode};
 pub use scan::{Diff, diff, rechunk, scan, scan_reference};
-pub use verify::verify_image;
+pub use standby::Standby;
+pub use verify::{verify_chunks, verify_image};

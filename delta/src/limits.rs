@@ -53,7 +53,10 @@ pub const QUEUE_DEPTH: u32 = 32;
 
 /// Threads that share one piece of work.
 pub const THREADS_MAX: usize = 8;
-/// What a thread takes at a time when it compares two images.
+/// What a thread takes at a time when it compares two images. With `THREADS_MAX` it bounds how much of them is in the memory of the process.
 pub const SLICE_BYTES: u64 = 4 << 20;
 /// What a thread reads at a time from a live image: small enough to be compared while it is in the CPU's cache.
 pub const LIVE_SLICE_BYTES: u64 = 256 << 10;
+
+/// Most extents that the record of a dirty standby lists; more are joined across the shortest gaps.
+pub const STANDBY_EXTENTS_MAX: usize = 1 << 16;

@@ -1,4 +1,5 @@
-//! The one place where files are read that a guest may be writing to: always into buffers of our own, never through a mapping.
+//! Makes one file equal another by copying what differs. It is the one place where files are read that a guest may be writing to: always into buffers of our own,
+//! never through a mapping.
 
 use std::{fs::File, os::unix::fs::FileExt};
 
@@ -11,7 +12,7 @@ use crate::{
     Extent, Result,
     error::{Error, Object},
     hash::{ZEROS, is_zero},
-    image::{self, Piece, data_extents, normalise, pieces},
+    image::{self, Piece, clip, data_extents, normalise, pieces},
     limits::{BLOCK_BYTES, LIVE_SLICE_BYTES},
     parallel,
 };
@@ -30,6 +31,17 @@ pub struct Refreshed {
 ///
 /// While the guest runs the result is only *nearly* equal (a warm pass); once its vCPUs stand still and its disks are flushed, it is equal.
 pub fn refresh_shadow(live: &File, shadow: &File) -> Result<Refreshed> {
+    let all = Extent::new(0, file_len(live, Object::Live)?);
+    refresh(live, shadow, &[all], &|| true)
+}
+
+/// As [`refresh_shadow`], where one of `within` is, a normalised list; blocks that it cuts are taken whole. `go_on` is asked before each slice.
+pub(crate) fn refresh(
+    live: &File,
+    shadow: &File,
+    within: &[Extent],
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Result<Refreshed> {
     let len_bytes = file_len(live, Object::Live)?;
     if file_len(shadow, Object::Shadow)? != len_bytes {
         shadow.set_len(len_bytes).map_err(Error::io("set the length of", Object::Shadow))?;
@@ -37,11 +49,22 @@ pub fn refresh_shadow(live: &File, shadow: &File) -> Result<Refreshed> {
     let live_data = data_extents(live, len_bytes, Object::Live)?;
     let shadow_data = data_extents(shadow, len_bytes, Object::Shadow)?;
     let touched = normalise([&live_data[..], &shadow_data[..]].concat());
-    let slices: Vec<Extent> = touched.into_iter().flat_map(|extent| image::slices(extent, LIVE_SLICE_BYTES)).collect();
+    let whole_blocks = |extent: &Extent| {
+        let end = extent.end.min(len_bytes).next_multiple_of(BLOCK_BYTES);
+        Extent::new(extent.start / BLOCK_BYTES * BLOCK_BYTES, end.min(len_bytes))
+    };
+    let slices: Vec<Extent> = normalise(within.iter().map(whole_blocks).collect())
+        .into_iter()
+        .flat_map(|window| clip(&touched, window))
+        .flat_map(|extent| image::slices(extent, LIVE_SLICE_BYTES))
+        .collect();
     let moved = parallel::map(
         slices.len(),
         || Copier { live, shadow, ours: Vec::new(), theirs: Vec::new() },
         |copier, number| {
+            if !go_on() {
+                return Err(Error::Cancelled);
+            }
             let mut moved = Refreshed::default();
             for piece in pieces(&live_data, &shadow_data, slices[number]) {
                 copier.refresh(piece, &mut moved)?;

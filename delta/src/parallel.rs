@@ -1,38 +1,46 @@
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     thread,
 };
 
 use crate::{Result, limits::THREADS_MAX};
 
-/// Runs jobs `0..count` on the CPUs there are and returns their results in the order of the jobs, so that what is computed never depends on the number of
-/// threads. `state` is made once per thread (a buffer, a compression context). After an error no new job begins; the error of the lowest job is returned.
+/// Runs jobs `0..count`, as [`each`] does.
 pub(crate) fn map<S, T: Send>(
     count: usize,
     state: impl Fn() -> S + Sync,
     job: impl Fn(&mut S, usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    each(count, 0..count, state, job)
+}
+
+/// Runs jobs, at most `count`, on the CPUs there are and returns their results in the order of the jobs, so that what is computed never depends on the number
+/// of threads. A thread that has nothing to do takes the next job; making jobs may be work itself, and one thread at a time does it. `state` is made once per
+/// thread (a buffer, a compression context). After an error no new job begins; the error of the lowest job is returned.
+pub(crate) fn each<J, S, T: Send>(
+    count: usize,
+    jobs: impl Iterator<Item = J> + Send,
+    state: impl Fn() -> S + Sync,
+    job: impl Fn(&mut S, J) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(count);
     if threads <= 1 {
         let mut state = state();
-        return (0..count).map(|number| job(&mut state, number)).collect();
+        return jobs.map(|next| job(&mut state, next)).collect();
     }
 
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(count));
+    let jobs = Mutex::new((jobs.enumerate(), true));
+    let done = Mutex::new(Vec::new());
+    let take = || {
+        let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.1.then(|| jobs.0.next()).flatten()
+    };
     let work = || {
         let mut state = state();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= count {
-                return;
-            }
-            let result = job(&mut state, number);
+        while let Some((number, next)) = take() {
+            let result = job(&mut state, next);
             if result.is_err() {
-                next.store(count, Ordering::Relaxed);
+                jobs.lock().unwrap_or_else(PoisonError::into_inner).1 = false;
             }
             done.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
         }

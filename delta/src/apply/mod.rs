@@ -9,7 +9,7 @@ use std::fs::File;
 pub use probe::Engine;
 
 use crate::{
-    Image, Plan, Result, Spool,
+    Extent, Image, Plan, Result, Spool,
     apply::{
         content::{Content, Piece},
         merge::Merger,
@@ -92,6 +92,10 @@ pub fn apply(
         let (passed, rest) = chunks.split_at(made);
         done_bytes += passed.iter().map(|chunk| u64::from(chunk.len_bytes)).sum::<u64>();
         chunks = rest;
+        // What was looked at need not stay in memory.
+        for base in bases {
+            base.release(Extent::new(0, base.len_bytes()));
+        }
         progress(done_bytes, total_bytes);
     }
     let merged = merger.finish()?;

@@ -1,5 +1,6 @@
 mod extent;
 mod holes;
+mod window;
 
 use std::{fs::File, os::unix::fs::MetadataExt, path::Path};
 

@@ -1,8 +1,9 @@
 mod codec;
 
 use crate::{
-    Hash, Image, Result,
+    Extent, Hash, Image, Result,
     error::{Error, Object},
+    image::normalise,
     limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, IMAGE_BYTES_MAX},
 };
 
@@ -67,6 +68,19 @@ impl Manifest {
     /// Length of the image.
     pub fn image_len_bytes(&self) -> u64 {
         self.image_len_bytes
+    }
+
+    /// Where this image may differ from an older one, in whole chunks: everywhere but where both have the same chunk at the same place. Ascending.
+    pub fn changed_since(&self, older: &Manifest) -> Vec<Extent> {
+        let mut theirs = older.chunks.iter().zip(older.offsets()).peekable();
+        let mut changed = Vec::new();
+        for (chunk, start) in self.chunks.iter().zip(self.offsets()) {
+            while theirs.next_if(|(_, offset)| *offset < start).is_some() {}
+            if theirs.peek() != Some(&(chunk, start)) {
+                changed.push(Extent::new(start, start + u64::from(chunk.len_bytes)));
+            }
+        }
+        normalise(changed)
     }
 
     /// Refuses an image that cannot be the one described, by its length.

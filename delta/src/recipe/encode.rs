@@ -75,6 +75,10 @@ pub fn encode(
             frames.push(coded.listed);
             totals += coded.totals;
         }
+        // What was looked at need not stay in memory.
+        for image in coder.bases.iter().chain([&new]) {
+            image.release(Extent::new(0, image.len_bytes()));
+        }
         progress(end, new.len_bytes());
     }
     out.flush().map_err(Error::io("write frames to", Object::Spool))?;

@@ -20,6 +20,8 @@ pub(super) fn changed_extents(base: &Image, new: &Image) -> Result<Vec<Extent>> 
             for piece in pieces(base.data(), new.data(), slices[number]) {
                 compare_piece(base, new, piece, &mut changed);
             }
+            base.release(slices[number]);
+            new.release(slices[number]);
             Ok(changed)
         },
     )?

@@ -1,9 +1,17 @@
+use std::{iter::Peekable, slice};
+
 use crate::{
-    Chunk, Extent, Hash, Image, Manifest, Result, image::normalise, limits::CHUNK_BYTES_MAX, parallel, scan::cutter,
+    Chunk, Extent, Hash, Image, Manifest, Result,
+    image::normalise,
+    limits::{CHUNK_BYTES_MAX, THREADS_MAX},
+    parallel,
+    scan::cutter,
 };
 
 /// Chunks that a thread hashes at a time.
 const HASH_BATCH: usize = 32;
+/// Chunks that it passes on at a time, most of them known.
+const CHUNK_BATCH: usize = 4096;
 
 /// The manifest of `new`, given the manifest of a base and all extents where the two differ (more is allowed, and costs time). Equal to a full scan, byte
 /// for byte.
@@ -27,60 +35,95 @@ pub(super) fn scan(image: &Image) -> Result<Manifest> {
     cut_and_hash(image, &[], &[])
 }
 
+/// One thread at a time cuts, and hashes what it has cut while it is at hand; meanwhile the next one cuts.
 fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent]) -> Result<Manifest> {
-    let mut scratch = Vec::new();
-    let len = new.len_bytes();
-    let mut chunks = Vec::new();
-    let mut to_hash = Vec::new();
-    let mut position = 0;
-    let mut base = base.iter().peekable();
-    let mut base_position = 0;
-    let mut changed = changed.iter().peekable();
-
-    while position < len {
-        while base_position < position
-            && let Some(chunk) = base.next()
-        {
-            base_position += u64::from(chunk.len_bytes);
+    let cuts = Cuts {
+        new,
+        base: base.iter().peekable(),
+        base_position: 0,
+        changed: changed.iter().peekable(),
+        position: 0,
+        scratch: Vec::new(),
+    };
+    let batches = parallel::each(THREADS_MAX, cuts, Vec::new, |scratch, mut batch| {
+        for (index, extent) in &batch.to_hash {
+            batch.chunks[*index].hash = Hash::of(new.read(*extent, scratch).unwrap_or_default());
         }
-        while changed.next_if(|extent| extent.end <= position).is_some() {}
-        let unchanged_before = changed.peek().map_or(u64::MAX, |extent| extent.start);
+        if let (Some((_, first)), Some((_, last))) = (batch.to_hash.first(), batch.to_hash.last()) {
+            // The chunker looked at what is behind the last cut.
+            new.release(Extent::new(first.start, last.end + u64::from(CHUNK_BYTES_MAX)));
+        }
+        Ok(batch.chunks)
+    })?;
+    Manifest::new(batches.concat())
+}
 
-        if base_position == position
-            && let Some(chunk) = base.peek()
+/// Neighbouring chunks of the new image, some of them not hashed yet.
+struct Batch {
+    chunks: Vec<Chunk>,
+    to_hash: Vec<(usize, Extent)>,
+}
+
+/// Cuts the new image, from its begin to its end.
+struct Cuts<'a> {
+    new: &'a Image,
+    base: Peekable<slice::Iter<'a, Chunk>>,
+    base_position: u64,
+    changed: Peekable<slice::Iter<'a, Extent>>,
+    position: u64,
+    scratch: Vec<u8>,
+}
+
+impl Iterator for Cuts<'_> {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        let mut batch = Batch { chunks: Vec::new(), to_hash: Vec::new() };
+        while self.position < self.new.len_bytes()
+            && batch.to_hash.len() < HASH_BATCH
+            && batch.chunks.len() < CHUNK_BATCH
+        {
+            let (chunk, is_known) = self.cut();
+            let end = self.position + u64::from(chunk.len_bytes);
+            if !is_known {
+                batch.to_hash.push((batch.chunks.len(), Extent::new(self.position, end)));
+            }
+            batch.chunks.push(chunk);
+            self.position = end;
+        }
+        (!batch.chunks.is_empty()).then_some(batch)
+    }
+}
+
+impl Cuts<'_> {
+    /// The chunk at `position`, and whether its hash is known.
+    fn cut(&mut self) -> (Chunk, bool) {
+        let position = self.position;
+        while self.base_position < position
+            && let Some(chunk) = self.base.next()
+        {
+            self.base_position += u64::from(chunk.len_bytes);
+        }
+        while self.changed.next_if(|extent| extent.end <= position).is_some() {}
+        let unchanged_before = self.changed.peek().map_or(u64::MAX, |extent| extent.start);
+
+        if self.base_position == position
+            && let Some(chunk) = self.base.peek()
             && position + u64::from(chunk.len_bytes) < unchanged_before
         {
-            chunks.push(**chunk);
-            position += u64::from(chunk.len_bytes);
-            continue;
+            return (**chunk, true);
         }
 
         // A cut depends on nothing behind the largest chunk.
-        let window = Extent::new(position, len.min(position + u64::from(CHUNK_BYTES_MAX)));
-        let (len_bytes, hash) = if window.len_bytes() == u64::from(CHUNK_BYTES_MAX) && new.is_hole(window) {
+        let window = Extent::new(position, self.new.len_bytes().min(position + u64::from(CHUNK_BYTES_MAX)));
+        if window.len_bytes() == u64::from(CHUNK_BYTES_MAX) && self.new.is_hole(window) {
             // Zeros have no cut points: the chunker would give the largest chunk.
-            (CHUNK_BYTES_MAX, Hash::of_zeros(CHUNK_BYTES_MAX))
-        } else {
-            let bytes = new.read(window, &mut scratch).unwrap_or_default();
-            let (_, len_bytes) = cutter(bytes).cut(0, bytes.len());
-            to_hash.push((chunks.len(), Extent::new(position, position + len_bytes as u64)));
-            (len_bytes as u32, Hash::from_bytes([0; 32]))
-        };
-        chunks.push(Chunk { hash, len_bytes });
-        position += u64::from(len_bytes);
+            return (Chunk { hash: Hash::of_zeros(CHUNK_BYTES_MAX), len_bytes: CHUNK_BYTES_MAX }, true);
+        }
+        let bytes = self.new.read(window, &mut self.scratch).unwrap_or_default();
+        let (_, len_bytes) = cutter(bytes).cut(0, bytes.len());
+        (Chunk { hash: Hash::from_bytes([0; 32]), len_bytes: len_bytes as u32 }, false)
     }
-
-    let hashes = parallel::map(to_hash.len().div_ceil(HASH_BATCH), Vec::new, |scratch, number| {
-        let first = number * HASH_BATCH;
-        let batch = to_hash.iter().skip(first).take(HASH_BATCH);
-        Ok(batch
-            .map(|(index, extent)| (*index, Hash::of(new.read(*extent, scratch).unwrap_or_default())))
-            .collect::<Vec<_>>())
-    })?;
-    for (index, hash) in hashes.into_iter().flatten() {
-        chunks[index].hash = hash;
-    }
-    Manifest::new(chunks)
 }
 
 #[cfg(test)]

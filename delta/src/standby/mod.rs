@@ -1,0 +1,232 @@
+//! A file that is kept at a base's content, so that the next image is made by writing what changed into it instead of copying the base first. As with A/B updates
+//! it is brought up in the background, and consumed by renaming it.
+//!
+//! It is worth nothing if it is not what it is taken for. So beside it lies a durable record (FORMAT.md, "Standby record"): *clean*, every byte was hashed since
+//! the file was last written; or *dirty*, written only within these extents since it was a certain image. The dirty record is durable before the first write, and
+//! the clean record is written after the bytes are durable and hashed. No record, a damaged one, or one of a file that has changed since, says nothing: then
+//! everything is compared, and everything is hashed.
+
+mod record;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use self::record::{Record, Stamp};
+use crate::{
+    Extent, Hash, Manifest, Refreshed, Result,
+    error::{Error, Object},
+    image::normalise,
+    limits::STANDBY_EXTENTS_MAX,
+    live, verify_chunks, verify_image,
+};
+
+/// A standby image. One owner at a time: nobody else may write to the file or its record.
+#[derive(Debug)]
+pub struct Standby {
+    path: PathBuf,
+    file: File,
+    record: Option<Record>,
+}
+
+impl Standby {
+    /// Opens the standby at `path`; a file that is not there is made, empty, mode 0600.
+    pub fn open(path: &Path) -> Result<Standby> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(Error::io("open", Object::Standby))?;
+        // A record that cannot be read says nothing, which is always safe.
+        Ok(Standby { path: path.to_owned(), file, record: Record::read(&record_path(path)).ok() })
+    }
+
+    /// Makes the file at `from` the standby at `path`, in place of one that is there. It is taken for the image of that root once it has been hashed. Nobody may
+    /// write to it any more.
+    pub fn adopt(path: &Path, from: &Path, root: Hash) -> Result<Standby> {
+        remove_record(path)?;
+        fs::rename(from, path).map_err(Error::io("rename", Object::Standby))?;
+        sync_dir(path)?;
+        let mut standby = Standby::open(path)?;
+        standby.put(Record::Dirty { from: root, to: root, extents: Vec::new() })?;
+        Ok(standby)
+    }
+
+    /// The image that it is, byte for byte; `None` if that is not known.
+    pub fn root(&self) -> Option<Hash> {
+        match &self.record {
+            Some(Record::Clean { root, stamp }) if self.stamp().ok().as_ref() == Some(stamp) => Some(*root),
+            _ => None,
+        }
+    }
+
+    /// The image that it is, or differs from only where its record says so: the manifest of this one is worth giving to [`Standby::bring_to`].
+    pub fn near(&self) -> Option<Hash> {
+        match &self.record {
+            Some(Record::Dirty { to, .. }) => Some(*to),
+            _ => self.root(),
+        }
+    }
+
+    /// Makes it equal to `base`, whose manifest is given, durable and hashed. With the manifest of what it is [near](Standby::near), only what differs between
+    /// the two is read, and hashed; without, everything is. `go_on` is asked between steps; after a no the work ends with [`Error::Cancelled`], and the next
+    /// call goes on from there.
+    pub fn bring_to(
+        &mut self,
+        base: &File,
+        manifest: &Manifest,
+        older: Option<&Manifest>,
+        go_on: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Refreshed> {
+        let to = manifest.root();
+        if self.root() == Some(to) {
+            return Ok(Refreshed::default());
+        }
+        let asked = || if go_on() { Ok(()) } else { Err(Error::Cancelled) };
+        asked()?;
+        let clean = self.root();
+        let changed = older.map(|older| (older.root(), manifest.changed_since(older)));
+        let todo = match (&self.record, changed) {
+            (Some(Record::Dirty { from, to: last, extents }), _) if *last == to => Some((*from, extents.clone())),
+            (Some(Record::Dirty { from, to: last, extents }), Some((older, changed))) if *last == older => {
+                Some((*from, [&extents[..], &changed[..]].concat()))
+            }
+            (_, Some((older, changed))) if clean == Some(older) => Some((older, changed)),
+            _ => None,
+        };
+        let extents = match todo {
+            Some((from, extents)) => {
+                let extents = join(normalise(extents));
+                self.put(Record::Dirty { from, to, extents: extents.clone() })?;
+                extents
+            }
+            None => {
+                self.forget()?;
+                vec![Extent::new(0, manifest.image_len_bytes())]
+            }
+        };
+        asked()?;
+        let moved = live::refresh(base, &self.file, &extents, go_on)?;
+        asked()?;
+        self.file.sync_all().map_err(Error::io("make durable", Object::Standby))?;
+        asked()?;
+        let checked = match clean {
+            // What was not written now was hashed before, and is what it was.
+            Some(_) if self.record.is_some() => verify_chunks(&self.file, manifest, &extents).map(drop),
+            _ => verify_image(&self.file, manifest),
+        };
+        if let Err(error) = checked {
+            // Nothing that was believed of it holds.
+            self.forget()?;
+            return Err(error);
+        }
+        asked()?;
+        let stamp = self.stamp()?;
+        self.put(Record::Clean { root: to, stamp })?;
+        Ok(moved)
+    }
+
+    /// Renames it to `to`, which must not exist, for good: it is a standby no more, and may be written to. Only of a standby whose [root](Standby::root) is
+    /// known. The new name is durable once its directory is synced.
+    pub fn consume(self, to: &Path) -> Result<File> {
+        if self.root().is_none() {
+            let reason = "it is not known to be an image".into();
+            return Err(Error::Mismatch { object: Object::Standby, reason });
+        }
+        // First, and durably: the record must not be believed after the first write that comes now.
+        remove_record(&self.path)?;
+        renameat_with(CWD, &self.path, CWD, to, RenameFlags::NOREPLACE)
+            .map_err(Error::io("rename", Object::Standby))?;
+        Ok(self.file)
+    }
+
+    /// Removes it with its record.
+    pub fn remove(self) -> Result<()> {
+        remove_record(&self.path)?;
+        fs::remove_file(&self.path).map_err(Error::io("remove", Object::Standby))
+    }
+
+    fn stamp(&self) -> Result<Stamp> {
+        let stat = self.file.metadata().map_err(Error::io("stat", Object::Standby))?;
+        Ok(Stamp {
+            len_bytes: stat.len(),
+            inode: stat.ino(),
+            changed_s: stat.ctime(),
+            changed_ns: stat.ctime_nsec() as u32,
+        })
+    }
+
+    /// Durable when it returns.
+    fn put(&mut self, record: Record) -> Result<()> {
+        record.write(&record_path(&self.path))?;
+        sync_dir(&self.path)?;
+        self.record = Some(record);
+        Ok(())
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        self.record = None;
+        remove_record(&self.path)
+    }
+}
+
+/// Where the record of a standby is.
+fn record_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".record");
+    name.into()
+}
+
+fn remove_record(path: &Path) -> Result<()> {
+    match fs::remove_file(record_path(path)) {
+        Ok(()) => sync_dir(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("remove", Object::StandbyRecord)(error)),
+    }
+}
+
+/// Makes the names beside `path` durable.
+fn sync_dir(path: &Path) -> Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("make durable the name of", Object::Standby))
+}
+
+/// At most `STANDBY_EXTENTS_MAX` extents that cover a normalised list.
+fn join(mut extents: Vec<Extent>) -> Vec<Extent> {
+    let mut gap_bytes = 4096;
+    while extents.len() > STANDBY_EXTENTS_MAX {
+        extents.dedup_by(|next, kept| {
+            let near = next.start - kept.end <= gap_bytes;
+            if near {
+                kept.end = next.end;
+            }
+            near
+        });
+        gap_bytes *= 2;
+    }
+    extents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_an_end() {
+        let many: Vec<Extent> =
+            (0..4 * STANDBY_EXTENTS_MAX as u64).map(|n| Extent::new(n * 65536, n * 65536 + n % 4096 + 1)).collect();
+        let joined = join(many.clone());
+        assert!(joined.len() <= STANDBY_EXTENTS_MAX);
+        assert!(joined.is_sorted_by(|a, b| a.end < b.start));
+        assert!(many.iter().all(|extent| crate::image::clip(&joined, *extent).next() == Some(*extent)));
+        assert_eq!(join(many[..100].to_vec()), many[..100]);
+    }
+}
