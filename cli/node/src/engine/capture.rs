@@ -24,6 +24,7 @@ use super::encode::{self, Encodings};
 use super::instance::{DEVICE, LocalInstance, MEMORY, file_name};
 use super::layout::{Layout, create_file, make_dir, remove_dir, write_durably};
 use super::lifecycle::vmm_error;
+use super::preflight::{facts_text, process_facts, reserve_source};
 use super::{Node, blocking};
 use crate::api::types::AttemptEvent;
 use crate::error::{ApiError, ErrorCode};
@@ -62,6 +63,8 @@ pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<
     let bases = parent_roots(node, attempt.record.parent.as_deref()).await?;
     let staging = node.layout.staging(attempt.id, &source.instance_id);
 
+    reserve_source(node, attempt.hex(), &source)?;
+    let _promised = node.space.held(attempt.hex(), &source.instance_id);
     goes_on(attempt)?;
     attempt.enter("warm");
     let shadows = {
@@ -92,7 +95,7 @@ pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<
         time_ms: super::lifecycle::unix_ms(),
         request_message: attempt.request.message.clone(),
         source_instance: source.instance_id.clone(),
-        vmm: super::preflight::facts_text(&node.vmm.host().await.map_err(vmm_error)?)?,
+        vmm: facts_text(&process_facts(node, &source).await?)?,
     };
     commit.validate().map_err(|e| ApiError::internal("make the commit", chain(&e)))?;
     let commit_id = CommitId(commit.id());

@@ -118,7 +118,7 @@ fn publish(node: &Arc<Node>, attempt: &Arc<Attempt>, encodings: &Encodings) {
             }
         }
     });
-    node.offer(attempt.id.0, Outgoing { allowed, frames, on_sent });
+    node.offer(attempt.id.0, Outgoing { allowed, frames, on_sent, files: None });
 }
 
 /// What the summary says of each artifact; of several encodings the one that stands on the base.

@@ -30,6 +30,7 @@ mod run;
 mod seed;
 mod serve;
 mod source;
+mod space;
 mod target;
 mod vms;
 mod work;
