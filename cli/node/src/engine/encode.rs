@@ -133,7 +133,10 @@ pub(crate) fn summaries(frozen: &[Frozen], encodings: &Encodings) -> Vec<Artifac
             name: f.name.clone(),
             root: f.root.to_string(),
             image_bytes: f.image.len_bytes(),
-            changed_bytes: f.changed_bytes,
+            changed_bytes: match &f.changed {
+                Some(changed) => changed.iter().map(|extent| extent.len_bytes()).sum(),
+                None => f.image.allocated_bytes(),
+            },
             delta_bytes: encoding.map_or(0, |e| e.index.frames_len_bytes()),
             recipes: encoding
                 .map(|e| e.totals.by_kind().map(|(kind, share)| (kind.to_owned(), share.wire_bytes)).into())

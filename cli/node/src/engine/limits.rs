@@ -12,6 +12,10 @@ pub(crate) const fn frames_len_bytes_max(image_len_bytes: u64) -> u64 {
 /// Room that staging leaves free for journals, logs and everybody else, in bytes.
 pub(crate) const FREE_BYTES_MIN: u64 = 64 << 20;
 
+/// How often the warm shadows are brought up to the guest again before it is paused.
+pub(crate) const WARM_ROUNDS_MAX: u32 = 4;
+/// Less than this written in one such round, in bytes, is little enough for the pause: some ms.
+pub(crate) const WARM_WRITTEN_BYTES_SMALL: u64 = 2 << 20;
 /// A promise of space that nobody used or gave back by then is void.
 pub(crate) const PROMISE_LIFE: Duration = COMMIT_TIMEOUT;
 

@@ -29,6 +29,7 @@ mod recover;
 mod run;
 mod seed;
 mod serve;
+mod shadow;
 mod source;
 mod space;
 mod target;
