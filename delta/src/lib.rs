@@ -40,7 +40,7 @@ pub use blocks::BlockIndex;
 pub use clone::{CloneKind, clone_image};
 pub use error::{Error, ErrorKind, Object, Result};
 pub use hash::{Hash, ParseHashError};
-pub use image::{Extent, Image};
+pub use image::{Extent, Image, normalise};
 pub use live::{Refreshed, refresh_shadow};
 pub use manifest::{Chunk, Manifest};
 pub use rebuild::{Plan, Spool, plan};

@@ -18,12 +18,14 @@ use crate::{
 };
 
 /// What [`refresh_shadow`] moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refreshed {
     /// Bytes read from the live file.
     pub bytes_read: u64,
     /// Bytes written into the shadow.
     pub bytes_written: u64,
+    /// Where the shadow was changed: everywhere else it is what it was. Sorted, in whole blocks but at the end.
+    pub changed: Vec<Extent>,
 }
 
 /// Brings `shadow`, a file of ours, to equal `live`, which a guest may be writing to. Blocks of 4 KiB that differ are copied, holes of both are skipped, and
@@ -75,6 +77,7 @@ pub(crate) fn refresh(
     Ok(Refreshed {
         bytes_read: moved.iter().map(|part| part.bytes_read).sum(),
         bytes_written: moved.iter().map(|part| part.bytes_written).sum(),
+        changed: normalise(moved.into_iter().flat_map(|part| part.changed).collect()),
     })
 }
 
@@ -125,6 +128,7 @@ impl Copier<'_> {
                     .write_all_at(&self.theirs[start..at], extent.start + start as u64)
                     .map_err(Error::io("write", Object::Shadow))?;
                 moved.bytes_written += (at - start) as u64;
+                moved.changed.push(Extent::new(extent.start + start as u64, extent.start + at as u64));
             } else {
                 at += block_len(at);
             }
@@ -133,6 +137,7 @@ impl Copier<'_> {
     }
 
     fn make_hole(&self, extent: Extent, moved: &mut Refreshed) -> Result<()> {
+        moved.changed.push(extent);
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match fallocate(self.shadow, mode, extent.start, extent.len_bytes()) {
             Ok(()) => Ok(()),

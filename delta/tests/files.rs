@@ -120,13 +120,15 @@ fn a_shadow_moves_only_what_changed() {
     let shadow = memory_file(&[]).unwrap();
     let all = refresh_shadow(&live, &shadow).unwrap();
     let data = 2 * MIB as u64;
-    assert_eq!(all, Refreshed { bytes_read: data, bytes_written: data });
+    assert_eq!(all, Refreshed { bytes_read: data, bytes_written: data, changed: vec![Extent::new(0, data)] });
     let again = refresh_shadow(&live, &shadow).unwrap();
-    assert_eq!(again, Refreshed { bytes_read: data, bytes_written: 0 });
+    assert_eq!(again, Refreshed { bytes_read: data, bytes_written: 0, changed: vec![] });
     live.write_all_at(&[1, 2, 3], 4095).unwrap();
     live.write_all_at(&[9], 300 * MIB as u64).unwrap();
     let third = refresh_shadow(&live, &shadow).unwrap();
     assert_eq!(third.bytes_written, 3 * 4096);
+    let far = 300 * MIB as u64;
+    assert_eq!(third.changed, [Extent::new(0, 2 * 4096), Extent::new(far, far + 4096)]);
     assert!(bytes(&live) == bytes(&shadow));
     assert_eq!(shadow.metadata().unwrap().blocks(), live.metadata().unwrap().blocks());
 }
@@ -152,8 +154,13 @@ proptest! {
         let (before, after) = form_delta::generate::image_pair(&script);
         let shadow = memory_file(&before).unwrap();
         let live = memory_file(&after).unwrap();
-        refresh_shadow(&live, &shadow).unwrap();
+        let changed = refresh_shadow(&live, &shadow).unwrap().changed;
         prop_assert!(bytes(&shadow) == after);
+        // Where it says nothing, nothing changed.
+        for at in 0..before.len().min(after.len()) {
+            let told = changed.iter().any(|extent| (extent.start..extent.end).contains(&(at as u64)));
+            prop_assert!(told || before[at] == after[at], "{at} is not in {changed:?}");
+        }
         prop_assert_eq!(refresh_shadow(&live, &shadow).unwrap().bytes_written, 0);
     }
 }

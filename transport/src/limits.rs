@@ -63,5 +63,7 @@ pub const ID_BYTES_MAX: usize = 64;
 pub const DESCRIPTION_BYTES_MAX: usize = 4 * 1024;
 /// The signed request's message inside a commit.
 pub const REQUEST_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+/// The body that a commit's request was signed with, inside an offer.
+pub const REQUEST_BODY_BYTES_MAX: u32 = 256 * 1024;
 /// The host facts inside a commit.
 pub const VMM_BYTES_MAX: usize = 4 * 1024;

@@ -7,7 +7,7 @@ use form_delta::Hash;
 
 use crate::{
     Commit, Error, NodeId, NodeKey, Result,
-    limits::{FRAME_INDEX_BYTES_MAX, OFFER_BYTES_MAX},
+    limits::{FRAME_INDEX_BYTES_MAX, OFFER_BYTES_MAX, REQUEST_BODY_BYTES_MAX},
     verify_signature, wire,
 };
 
@@ -27,6 +27,8 @@ pub struct Offer {
     pub request_signature: [u8; 64],
     /// Which of two keys it recovers: 0 or 1.
     pub request_recovery_id: u8,
+    /// The body that the request's message names by its hash; opaque here.
+    pub request_body: Vec<u8>,
     /// The frame index of each artifact, in the order of the commit's artifacts.
     pub indexes: Vec<FrameIndexBytes>,
 }
@@ -77,6 +79,7 @@ impl Offer {
         if self.request_recovery_id > 1 {
             return Err(Error::malformed(WHAT, "its recovery id is neither 0 nor 1"));
         }
+        wire::block_len("request body", self.request_body.len(), REQUEST_BODY_BYTES_MAX)?;
         let (artifacts, indexes) = (self.commit.artifacts.len(), self.indexes.len());
         if artifacts != indexes {
             let reason = format!("{indexes} frame indexes for {artifacts} artifacts");

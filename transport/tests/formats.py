@@ -71,6 +71,6 @@ seed = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4f
 signature = Ed25519PrivateKey.from_private_bytes(seed).sign(signed)
 print("node signature ", signature.hex())
 
-offer = commit + signature + b"\x55" * 64 + b"\x01" + u32(len(indexes)) + b"".join(map(text, indexes))
+offer = commit + signature + b"\x55" * 64 + b"\x01" + text("{}") + u32(len(indexes)) + b"".join(map(text, indexes))
 print("offer, length  ", len(offer))
 print("offer, BLAKE3  ", blake3(offer).hexdigest())

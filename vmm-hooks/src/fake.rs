@@ -43,7 +43,7 @@ pub enum Step {
 /// The monitor. Clones are one and the same.
 #[derive(Clone, Debug)]
 pub struct FakeVmm {
-    host: HostFacts,
+    host: Arc<Mutex<HostFacts>>,
     world: Arc<Mutex<World>>,
 }
 
@@ -77,7 +77,12 @@ impl FakeVmm {
             accelerator: "none".into(),
             cpu_model: "none".into(),
         };
-        FakeVmm { host, world: Arc::default() }
+        FakeVmm { host: Arc::new(Mutex::new(host)), world: Arc::default() }
+    }
+
+    /// The host gets another version; the processes that are there go on.
+    pub fn upgrade(&self, version: &str) {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner).version = version.into();
     }
 
     /// Makes the next such step on the machine of that name fail, once.
@@ -137,7 +142,7 @@ impl FakeVmm {
 #[async_trait]
 impl Vmm for FakeVmm {
     async fn host(&self) -> Result<HostFacts> {
-        Ok(self.host.clone())
+        Ok(self.host.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     async fn boot(&self, machine: &Machine) -> Result<Arc<dyn Vm>> {

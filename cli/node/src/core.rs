@@ -18,6 +18,8 @@ pub struct Signed {
     pub authorised: Authorised,
     /// The very bytes that were signed; they travel to each target, which checks them again.
     pub request: SignedRequest,
+    /// What the request says, as its hash was signed.
+    pub body: Vec<u8>,
 }
 
 /// The node as the API sees it.

@@ -1,5 +1,7 @@
 //! The instance spec: what is read, and what is refused with which word.
 
+use std::path::PathBuf;
+
 use form_node::ErrorCode;
 use form_node::spec::{InstanceSpec, VmmKind};
 
@@ -90,6 +92,30 @@ fn what_can_not_be_done_is_refused_by_name() {
     }
 }
 
+/// What another node sends is checked like what a person writes.
+#[test]
+fn a_spec_that_was_not_parsed_is_checked_too() {
+    let spec = InstanceSpec::parse(GOOD).expect("good");
+    spec.validate().expect("good");
+    type Change = fn(&mut InstanceSpec);
+    let cases: [(&str, Change); 8] = [
+        ("2 virtual CPUs", |s| s.vcpus = 2),
+        ("PCI hole", |s| s.memory_bytes = 64 << 30),
+        ("MiB", |s| s.memory_bytes += 1),
+        ("absolute", |s| s.kernel = "vmlinuz".into()),
+        ("initrd", |s| s.initrd = Some("/a\nb".into())),
+        ("control character", |s| s.cmdline = "a\nb".into()),
+        ("../../x", |s| s.disks[0].name = "../../x".into()),
+        ("two disks", |s| s.disks.push(s.disks[0].clone())),
+    ];
+    for (word, change) in cases {
+        let mut changed = spec.clone();
+        change(&mut changed);
+        let error = changed.validate().expect_err(word);
+        assert!(error.message.contains(word), "{word:?} is not in {:?}", error.message);
+    }
+}
+
 #[test]
 fn the_files_must_be_there_and_raw() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -109,15 +135,25 @@ fn the_files_must_be_there_and_raw() {
     write("qcow2", b"QFI\xfb\0\0\0\x03");
     std::fs::create_dir(path("directory")).expect("mkdir");
 
-    let error = spec("kernel", "raw").check_boot_files().expect_err("no initrd");
+    let error = spec("kernel", "raw").check_boot_files(&[]).expect_err("no initrd");
     assert_eq!(error.code, ErrorCode::MissingDependency);
     write("initrd", b"i");
-    spec("kernel", "raw").check_boot_files().expect("all there");
-    let error = spec("no-kernel", "raw").check_boot_files().expect_err("no kernel");
+    spec("kernel", "raw").check_boot_files(&[]).expect("all there");
+    let error = spec("no-kernel", "raw").check_boot_files(&[]).expect_err("no kernel");
     assert_eq!(error.code, ErrorCode::MissingDependency);
     assert!(error.message.contains("no-kernel"), "{}", error.message);
 
-    spec("kernel", "raw").check_disk_templates().expect("raw");
+    assert_eq!(spec("kernel", "raw").check_disk_templates(&[]).expect("raw").len(), 1);
+    // The node's own, also by another name.
+    std::fs::write(path("directory/disk"), [0; 512]).expect("write");
+    std::os::unix::fs::symlink(path("directory/disk"), path("link")).expect("link");
+    let private = [PathBuf::from(path("directory"))];
+    for own in ["directory/disk", "link"] {
+        assert_eq!(spec("kernel", own).check_disk_templates(&private).expect_err(own).code, ErrorCode::NotAllowed);
+        assert_eq!(spec(own, "raw").check_boot_files(&private).expect_err(own).code, ErrorCode::NotAllowed);
+    }
+    spec("kernel", "raw").check_boot_files(&private).expect("outside");
+    spec("kernel", "raw").check_disk_templates(&private).expect("outside");
     for (disk, code) in [
         ("no-disk", ErrorCode::MissingDependency),
         ("qcow2", ErrorCode::Unsupported),
@@ -125,6 +161,6 @@ fn the_files_must_be_there_and_raw() {
         ("odd", ErrorCode::BadRequest),
         ("empty", ErrorCode::BadRequest),
     ] {
-        assert_eq!(spec("kernel", disk).check_disk_templates().expect_err(disk).code, code, "{disk}");
+        assert_eq!(spec("kernel", disk).check_disk_templates(&[]).expect_err(disk).code, code, "{disk}");
     }
 }

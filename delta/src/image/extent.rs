@@ -29,7 +29,7 @@ impl Extent {
 }
 
 /// Sorts extents and merges those that overlap or touch; drops empty ones.
-pub(crate) fn normalise(mut extents: Vec<Extent>) -> Vec<Extent> {
+pub fn normalise(mut extents: Vec<Extent>) -> Vec<Extent> {
     extents.retain(|extent| !extent.is_empty());
     extents.sort_unstable();
     extents.dedup_by(|next, kept| {

@@ -6,8 +6,8 @@ use std::{fs::File, os::unix::fs::MetadataExt, path::Path};
 
 use memmap2::Mmap;
 
-pub use extent::Extent;
-pub(crate) use extent::{Piece, clip, intersects, normalise, pieces, slices};
+pub use extent::{Extent, normalise};
+pub(crate) use extent::{Piece, clip, intersects, pieces, slices};
 pub(crate) use holes::data_extents;
 
 use crate::{

@@ -23,9 +23,12 @@ pub(super) fn classify(bases: &[&Image], new: &Image, draft: Draft, parts: &mut 
     for block in slices(draft.extent, BLOCK_BYTES) {
         let bytes = new.get(block).unwrap_or_default();
         let here = Place { base: 0, start: block.start };
-        let near = near.filter(|_| shingles.as_ref().is_some_and(|shingles| shingles.are_in(bytes)));
+        let near = near.map(|place| place.forward(block.start - draft.extent.start)).filter(|place| {
+            let lies_inside = bases.get(usize::from(place.base)).is_some_and(|base| place.start < base.len_bytes());
+            lies_inside && shingles.as_ref().is_some_and(|shingles| shingles.are_in(bytes))
+        });
         let source = match near {
-            Some(place) => PartSource::Patched(place.forward(block.start - draft.extent.start)),
+            Some(place) => PartSource::Patched(place),
             None if is_like(bases, here, bytes) => PartSource::Patched(here),
             None if is_random(bytes) => PartSource::Raw,
             None => PartSource::Plain,

@@ -72,7 +72,7 @@ impl Api {
             }
         };
         let authorised = authorise(&recovered, needed, held)?;
-        Ok(Signed { authorised, request })
+        Ok(Signed { authorised, request, body: body.to_vec() })
     }
 
     /// As [`Api::check`] for a request that carries its signature in headers, and refuses it if it was made before.
@@ -103,7 +103,7 @@ impl Api {
 
     async fn once(&self, signed: &Signed) -> Result<(), ApiError> {
         let hash = hex::encode(signed.authorised.request_hash());
-        if self.core.store().note_request(&hash).await? {
+        if self.core.store().note_request(&hash, now_ms()).await? {
             return Ok(());
         }
         Err(ApiError::new(ErrorCode::ReplayedRequest, "this very request was made before")

@@ -241,7 +241,14 @@ pub struct CommitSummary {
     pub source: String,
     /// From the last instruction before the capture to the first after.
     pub pause_ns: u64,
-    /// Bytes read and written between stop and cont.
+    /// Its parts: until the vCPUs and disks stand still, the device state, compare and copy of memory and disks. What
+    /// is missing to the whole is the way back.
+    #[serde(default)]
+    pub pause_parts_ns: BTreeMap<String, u64>,
+    /// How often the copies of memory and disks were brought up to the running guest again before the pause.
+    #[serde(default)]
+    pub warm_rounds: u32,
+    /// Bytes read between stop and cont.
     pub paused_read_bytes: u64,
     /// Bytes written between stop and cont.
     pub paused_written_bytes: u64,

@@ -85,36 +85,85 @@ pub(crate) fn staged_manifest(staging: &Path, artifact: &str) -> std::path::Path
     staging.join(format!("{artifact}.manifest"))
 }
 
-/// Moves verified, durable images out of staging into the base, then removes all that is not of the head. It may be cut short anywhere and run again: a rename is atomic, and what has moved already is left alone.
+/// Moves verified, durable images out of staging into the base, then removes all that is not of the head. It may be cut
+/// short anywhere and run again: a rename is atomic, and what has moved already is left alone.
 pub(crate) fn advance<'a>(
     layout: &Layout,
     cluster: &str,
     staging: &Path,
     artifacts: impl Iterator<Item = (&'a str, Hash)>,
 ) -> Result<(), ApiError> {
+    let installed = install(layout, cluster, staging, artifacts)?;
+    keep_only(layout, cluster, installed)
+}
+
+/// Moves verified, durable images out of staging into the base, beside what is there. The roots that are there then.
+pub(crate) fn install<'a>(
+    layout: &Layout,
+    cluster: &str,
+    staging: &Path,
+    artifacts: impl Iterator<Item = (&'a str, Hash)>,
+) -> Result<Vec<Hash>, ApiError> {
     let dir = layout.base(cluster);
     let io = |what: &'static str| move |e: std::io::Error| ApiError::internal(what, e);
     make_dir(&dir).map_err(io("make the base directory"))?;
-    let mut kept = BTreeSet::new();
+    let mut installed = Vec::new();
     for (artifact, root) in artifacts {
-        kept.insert(root);
         let image = staging.join(file_name(artifact));
         if image.exists() {
             let manifest = std::fs::read(staged_manifest(staging, artifact)).map_err(io("read a staged manifest"))?;
             write_durably(&layout.base_manifest(cluster, root), &manifest).map_err(io("write a base's manifest"))?;
             std::fs::rename(&image, layout.base_image(cluster, root)).map_err(io("advance the base"))?;
         }
-        if !layout.base_image(cluster, root).exists() {
+        match layout.base_image(cluster, root).exists() {
+            true => installed.push(root),
             // The commit does not depend on it: the next one sends this image in full.
-            tracing::error!(artifact, %root, "neither staged nor in the base: it is lost");
-            kept.remove(&root);
+            false => tracing::error!(artifact, %root, "neither staged nor in the base: it is lost"),
         }
     }
     sync_dir(&dir).map_err(io("sync the base directory"))?;
+    Ok(installed)
+}
+
+/// Removes all of a cluster's base but these.
+pub(crate) fn keep_only(layout: &Layout, cluster: &str, roots: impl IntoIterator<Item = Hash>) -> Result<(), ApiError> {
+    let dir = layout.base(cluster);
     let kept: BTreeSet<_> =
-        kept.iter().flat_map(|root| ["img", "manifest", "blocks"].map(|kind| format!("{root}.{kind}"))).collect();
+        roots.into_iter().flat_map(|root| ["img", "manifest", "blocks"].map(|kind| format!("{root}.{kind}"))).collect();
     for name in names(&dir).into_iter().filter(|name| !kept.contains(name)) {
-        std::fs::remove_file(dir.join(name)).map_err(io("remove an old base"))?;
+        let path = dir.join(name);
+        std::fs::remove_file(&path).map_err(|e| ApiError::io("remove", &path, &e))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_put_beside_the_others_and_only_a_head_replaces_them() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let layout = Layout::new(dir.path());
+        let staging = dir.path().join("staged");
+        let stage = |byte: u8| {
+            make_dir(&staging).expect("make");
+            std::fs::write(staging.join(file_name("memory")), [byte; 8192]).expect("write");
+            let manifest = form_delta::scan(&Image::open(&staging.join(file_name("memory"))).expect("open"));
+            std::fs::write(staged_manifest(&staging, "memory"), manifest.encode()).expect("write");
+            manifest.root()
+        };
+        let install = |root| install(&layout, "c", &staging, [("memory", root)].into_iter()).expect("install");
+        let newer = stage(1);
+        assert_eq!(install(newer), [newer]);
+        let older = stage(2);
+        assert_eq!(install(older), [older]);
+        assert_eq!(usable(&layout, "c").len(), 2, "what a sibling stands on is still there");
+        keep_only(&layout, "c", [newer]).expect("keep");
+        assert_eq!(usable(&layout, "c"), [newer]);
+        assert_eq!(install(older), [], "it is not staged any more");
+        let newest = stage(3);
+        advance(&layout, "c", &staging, [("memory", newest)].into_iter()).expect("advance");
+        assert_eq!(usable(&layout, "c"), [newest]);
+    }
 }

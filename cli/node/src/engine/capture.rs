@@ -1,29 +1,31 @@
 //! The source's part of a commit: freeze the guest for as long as it takes to copy what still differs, then find
 //! out at leisure what changed.
 //!
-//! 1. A *shadow* of each image is made from the base and brought up to the running guest (warm).
+//! 1. A *shadow* of each image is made from the base and brought up to the running guest, cut and hashed (warm).
 //! 2. The guest is paused. Its device state is saved, and what has changed since is compared and copied into the
 //!    shadows. Nothing is hashed, compressed or sent here. The guest goes on.
-//! 3. The shadows are frozen files of ours: they are compared with the base, cut, hashed and encoded.
+//! 3. The shadows are frozen files of ours: what was written since they were hashed is hashed again, and what differs
+//!    from the base is encoded.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use form_delta::{Extent, Hash, Image, Manifest, refresh_shadow};
+use form_delta::{Extent, Hash, Image, Manifest};
 use form_proto::CommitId;
 use form_transport::{Artifact, ArtifactKind, COMMIT_VERSION, Commit};
 use form_vmm_hooks::ErrorKind;
 
 use super::attempt::Attempt;
-use super::bases::{self, staged_manifest};
+use super::bases;
 use super::build::{chain, delta};
 use super::encode::{self, Encodings};
 use super::instance::{DEVICE, LocalInstance, MEMORY, file_name};
-use super::layout::{Layout, create_file, make_dir, remove_dir, write_durably};
+use super::layout::create_file;
 use super::lifecycle::vmm_error;
+use super::preflight::{facts_text, process_facts, reserve_source};
+use super::shadow::{self, Shadow, Still};
 use super::{Node, blocking};
 use crate::api::types::AttemptEvent;
 use crate::error::{ApiError, ErrorCode};
@@ -45,16 +47,15 @@ pub(crate) struct Frozen {
     pub(crate) image: Image,
     pub(crate) manifest: Manifest,
     pub(crate) root: Hash,
-    /// Where it differs from its base; nothing without one.
-    pub(crate) changed: Vec<Extent>,
-    pub(crate) changed_bytes: u64,
+    /// Where it differs from that base; `None` without one.
+    pub(crate) changed: Option<Vec<Extent>>,
 }
 
-/// Bytes that were read and written while the guest stood still.
-#[derive(Clone, Copy, Default)]
+/// What the pause works on, and what it did.
 struct Paused {
-    read: u64,
-    written: u64,
+    shadows: Vec<Shadow>,
+    read_bytes: u64,
+    written_bytes: u64,
 }
 
 /// Captures the source of an attempt and encodes it for its targets.
@@ -64,18 +65,21 @@ pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<
     let bases = parent_roots(node, attempt.record.parent.as_deref()).await?;
     let staging = node.layout.staging(attempt.id, &source.instance_id);
 
+    reserve_source(node, attempt.hex(), &source)?;
+    let _promised = node.space.held(attempt.hex(), &source.instance_id);
     goes_on(attempt)?;
     attempt.enter("warm");
     let shadows = {
         let (layout, source, staging, bases) = (node.layout.clone(), source.clone(), staging.clone(), bases.clone());
-        blocking("make the shadows", move || warm(&layout, &source, &staging, &bases)).await?
+        blocking("make the shadows", move || shadow::warm(&layout, &source, &staging, &bases)).await?
     };
+    attempt.summary().warm_rounds = shadows.rounds;
     goes_on(attempt)?;
     attempt.enter("pause");
-    pause(node, attempt, &source, &staging, &shadows).await?;
+    let shadows = pause(node, attempt, &source, &staging, shadows.shadows).await?;
 
     attempt.enter("diff");
-    let frozen = freeze(node, &source, &staging, &bases).await?;
+    let frozen = freeze(node, &source, &staging, &bases, shadows).await?;
     let commit = Commit {
         version: COMMIT_VERSION,
         cluster: source.cluster_id.clone(),
@@ -94,7 +98,7 @@ pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<
         time_ms: super::lifecycle::unix_ms(),
         request_message: attempt.request.message.clone(),
         source_instance: source.instance_id.clone(),
-        vmm: super::preflight::facts_text(&node.vmm.host().await.map_err(vmm_error)?)?,
+        vmm: facts_text(&process_facts(node, &source).await?)?,
     };
     commit.validate().map_err(|e| ApiError::internal("make the commit", chain(&e)))?;
     let commit_id = CommitId(commit.id());
@@ -137,71 +141,35 @@ pub(crate) async fn parent_roots(node: &Node, parent: Option<&str>) -> Result<BT
     Ok(commit.artifacts.into_iter().map(|a| (a.name, a.root)).collect())
 }
 
-/// A shadow and the live file that it follows.
-struct Shadow {
-    artifact: String,
-    live: File,
-    shadow: File,
-}
-
-fn warm(
-    layout: &Layout,
-    source: &LocalInstance,
-    staging: &Path,
-    bases: &BTreeMap<String, Hash>,
-) -> Result<Vec<Shadow>, ApiError> {
-    remove_dir(staging).and_then(|()| make_dir(staging)).map_err(|e| ApiError::io("make", staging, &e))?;
-    let live_dir = layout.live(&source.instance_id, &source.live);
-    let artifacts = std::iter::once(MEMORY).chain(source.spec.disks.iter().map(|d| d.name.as_str()));
-    let mut shadows = Vec::new();
-    for artifact in artifacts {
-        let path = staging.join(file_name(artifact));
-        let base = bases.get(artifact).and_then(|root| bases::open(layout, &source.cluster_id, *root));
-        let shadow = match &base {
-            Some(base) => {
-                form_delta::clone_image(&base.path, &path).map_err(|e| delta(artifact, e))?;
-                OpenOptions::new().read(true).write(true).open(&path)
-            }
-            None => create_file(&path),
-        }
-        .map_err(|e| ApiError::io("open", &path, &e))?;
-        let live_path = live_dir.join(file_name(artifact));
-        let live = File::open(&live_path).map_err(|e| ApiError::io("open", &live_path, &e))?;
-        refresh_shadow(&live, &shadow).map_err(|e| delta(artifact, e))?;
-        shadows.push(Shadow { artifact: artifact.to_owned(), live, shadow });
-    }
-    Ok(shadows)
-}
-
 async fn pause(
     node: &Arc<Node>,
     attempt: &Attempt,
     source: &LocalInstance,
     staging: &Path,
-    shadows: &[Shadow],
-) -> Result<(), ApiError> {
+    shadows: Vec<Shadow>,
+) -> Result<Vec<Shadow>, ApiError> {
     let vm = node.vms.current(&source.instance_id).ok_or_else(|| {
         ApiError::new(ErrorCode::WrongState, format!("{} is not running", source.name))
             .remedy("start it, then commit again")
     })?;
     let device = staging.join(file_name(DEVICE));
     let state_out = create_file(&device).map_err(|e| ApiError::io("make", &device, &e))?;
-    let pairs = shadows
-        .iter()
-        .map(|s| Ok((s.artifact.clone(), s.live.try_clone()?, s.shadow.try_clone()?)))
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(|e| ApiError::internal("open the shadows", e))?;
-    let counted = Arc::new(Mutex::new(Paused::default()));
-    let counter = Arc::clone(&counted);
-    let copy = Box::new(move || {
-        for (artifact, live, shadow) in &pairs {
-            let done = refresh_shadow(live, shadow)
-                .map_err(|e| std::io::Error::other(format!("{artifact}: {}", chain(&e))))?;
-            let mut paused = counter.lock().unwrap_or_else(PoisonError::into_inner);
-            paused.read += done.bytes_read;
-            paused.written += done.bytes_written;
+    let paused = Arc::new(Mutex::new(Paused { shadows, read_bytes: 0, written_bytes: 0 }));
+    let copy = Box::new({
+        let paused = Arc::clone(&paused);
+        move || {
+            let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
+            let Paused { shadows, read_bytes, written_bytes } = &mut *paused;
+            for shadow in shadows {
+                let done = shadow.follow().map_err(|e| {
+                    std::io::Error::other(format!("{}: {}", shadow.artifact, e.cause.unwrap_or(e.message)))
+                })?;
+                *read_bytes += done.bytes_read;
+                *written_bytes += done.bytes_written;
+                shadow.wrote(done.changed);
+            }
+            Ok(())
         }
-        Ok(())
     });
     let captured = match vm.capture(state_out, copy).await {
         Ok(captured) => captured,
@@ -215,61 +183,67 @@ async fn pause(
             return Err(vmm_error(error));
         }
     };
-    let paused = *counted.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
     let mut summary = attempt.summary();
     summary.pause_ns = captured.pause_ns;
-    summary.paused_read_bytes = paused.read;
-    summary.paused_written_bytes = paused.written;
-    Ok(())
+    summary.pause_parts_ns =
+        [("stop", captured.stop_ns), ("device state", captured.state_ns), ("copy", captured.copy_ns)]
+            .map(|(part, ns)| (part.to_owned(), ns))
+            .into();
+    summary.paused_read_bytes = paused.read_bytes;
+    summary.paused_written_bytes = paused.written_bytes;
+    Ok(std::mem::take(&mut paused.shadows))
 }
 
-/// Manifests of the frozen images, each beside its image. Sorted by name, as a commit lists them.
+/// All that was captured, each manifest beside its image. Sorted by name, as a commit lists them.
 async fn freeze(
     node: &Arc<Node>,
     source: &LocalInstance,
     staging: &Path,
     bases: &BTreeMap<String, Hash>,
+    shadows: Vec<Shadow>,
 ) -> Result<Vec<Frozen>, ApiError> {
-    let disks = source.spec.disks.iter().map(|d| (d.name.clone(), ArtifactKind::Disk));
-    let mut artifacts: Vec<_> =
-        [(MEMORY.to_owned(), ArtifactKind::Memory), (DEVICE.to_owned(), ArtifactKind::DeviceState)]
-            .into_iter()
-            .chain(disks)
-            .collect();
-    artifacts.sort_by(|a, b| a.0.cmp(&b.0));
-    let tasks: Vec<_> = artifacts
-        .into_iter()
-        .map(|(name, kind)| {
-            let (layout, cluster) = (node.layout.clone(), source.cluster_id.clone());
-            let (staging, base_root) = (staging.to_owned(), bases.get(&name).copied());
-            blocking("find what changed", move || {
-                let path = staging.join(file_name(&name));
-                let image = Image::open(&path).map_err(|e| delta(&name, e))?;
-                let base = base_root.and_then(|root| bases::open(&layout, &cluster, root));
-                let (manifest, changed) = match &base {
-                    Some(base) => {
-                        let diff =
-                            form_delta::diff(&base.image, &base.manifest, &image).map_err(|e| delta(&name, e))?;
-                        (diff.manifest, diff.changed)
-                    }
-                    None => (form_delta::scan(&image), Vec::new()),
-                };
-                let changed_bytes = match &base {
-                    Some(_) => changed.iter().map(Extent::len_bytes).sum(),
-                    None => image.allocated_bytes(),
-                };
-                let root = manifest.root();
-                let manifest_path = staged_manifest(&staging, &name);
-                write_durably(&manifest_path, &manifest.encode())
-                    .map_err(|e| ApiError::io("write", &manifest_path, &e))?;
-                let base_root = base.map(|b| b.root);
-                Ok(Frozen { name, kind, path, base_root, image, manifest, root, changed, changed_bytes })
-            })
+    let (layout, cluster) = (node.layout.clone(), source.cluster_id.clone());
+    let (in_staging, base_root) = (staging.to_owned(), bases.get(DEVICE).copied());
+    let device = blocking("find what changed", move || {
+        let base = base_root.and_then(|root| bases::open(&layout, &cluster, root));
+        device_state(&in_staging, base)
+    });
+    let mut frozen = vec![device.await?];
+    let tasks = shadows.into_iter().map(|shadow| {
+        let staging = staging.to_owned();
+        blocking("find what changed", move || {
+            let (name, still) = (shadow.artifact.clone(), shadow.freeze(&staging)?);
+            let kind = if name == MEMORY { ArtifactKind::Memory } else { ArtifactKind::Disk };
+            Ok(frozen_of(name, kind, still))
         })
-        .collect();
-    let mut frozen = Vec::new();
+    });
     for task in futures_util::future::join_all(tasks).await {
         frozen.push(task?);
     }
+    frozen.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(frozen)
+}
+
+/// It is small, new each time, and there only since the pause.
+fn device_state(staging: &Path, base: Option<bases::Base>) -> Result<Frozen, ApiError> {
+    let path = staging.join(file_name(DEVICE));
+    let failed = |e| delta(DEVICE, e);
+    let image = Image::open(&path).map_err(failed)?;
+    let (manifest, changed) = match &base {
+        Some(base) => {
+            let diff = form_delta::diff(&base.image, &base.manifest, &image).map_err(failed)?;
+            (diff.manifest, Some(diff.changed))
+        }
+        None => (form_delta::scan(&image), None),
+    };
+    let still = Still { path, base_root: base.map(|b| b.root), image, manifest, changed };
+    still.write_manifest(staging, DEVICE)?;
+    Ok(frozen_of(DEVICE.to_owned(), ArtifactKind::DeviceState, still))
+}
+
+fn frozen_of(name: String, kind: ArtifactKind, still: Still) -> Frozen {
+    let Still { path, base_root, image, manifest, changed } = still;
+    let root = manifest.root();
+    Frozen { name, kind, path, base_root, image, manifest, root, changed }
 }

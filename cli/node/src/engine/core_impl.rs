@@ -30,6 +30,8 @@ use crate::store::{AttemptRecord, AttemptState, Begin, BeginRequest, Participant
 pub(crate) struct Intent {
     pub(crate) signer: Address,
     pub(crate) request: SignedRequest,
+    /// As its hash was signed.
+    pub(crate) body: Vec<u8>,
     pub(crate) request_hash: [u8; 32],
     /// Instance ids; empty for a cluster's first commit.
     pub(crate) targets: Vec<String>,
@@ -136,7 +138,7 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     };
     tracing::info!(attempt = record.attempt_id, source = local.name, epoch = record.epoch, "begun");
     let transport = node.transport()?;
-    let signed = (intent.signer, intent.request);
+    let signed = (intent.signer, intent.request, intent.body);
     let accepted = accepted(record.attempt_id.clone());
     let attempt = Attempt::new(id, record, members, signed, intent.description, intent.timeout, |peer| {
         transport.socket_bytes(peer)
@@ -331,6 +333,7 @@ impl Core for Engine {
                 signer: signed.authorised.signer(),
                 request_hash: signed.authorised.request_hash(),
                 request: signed.request,
+                body: signed.body,
                 targets: targets(request.targets, &local, siblings)?,
                 parent: record.current_commit,
                 description,

@@ -43,7 +43,7 @@ pub(crate) async fn encode(
         .map(|(f, base_root)| {
             let (layout, cluster, events) = (node.layout.clone(), cluster.to_owned(), attempt.events.clone());
             let (name, path, manifest, changed) =
-                (f.name.clone(), f.path.clone(), f.manifest.clone(), f.changed.clone());
+                (f.name.clone(), f.path.clone(), f.manifest.clone(), f.changed.clone().unwrap_or_default());
             let frames = staging.join(format!("{name}.{}.frames", base_root.map_or("full".into(), |r| r.to_string())));
             let others: Vec<_> = others.iter().copied().filter(|root| Some(*root) != base_root).collect();
             blocking("encode what changed", move || {
@@ -153,7 +153,7 @@ fn publish(node: &Arc<Node>, attempt: &Arc<Attempt>, encodings: &Encodings) {
             }
         }
     });
-    node.offer(attempt.id.0, Outgoing { allowed, frames, on_sent });
+    node.offer(attempt.id.0, Outgoing { allowed, frames, on_sent, files: None });
 }
 
 /// What the summary says of each artifact; of several encodings the one that stands on the base.
@@ -168,7 +168,10 @@ pub(crate) fn summaries(frozen: &[Frozen], encodings: &Encodings) -> Vec<Artifac
             name: f.name.clone(),
             root: f.root.to_string(),
             image_bytes: f.image.len_bytes(),
-            changed_bytes: f.changed_bytes,
+            changed_bytes: match &f.changed {
+                Some(changed) => changed.iter().map(|extent| extent.len_bytes()).sum(),
+                None => f.image.allocated_bytes(),
+            },
             delta_bytes: encoding.map_or(0, |e| e.index.frames_len_bytes()),
             recipes: encoding
                 .map(|e| e.totals.by_kind().map(|(kind, share)| (kind.to_owned(), share.wire_bytes)).into())

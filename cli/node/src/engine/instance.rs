@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
+use crate::api::types::VmmView;
 use crate::auth::Address;
 use crate::spec::InstanceSpec;
 use form_vmm_hooks::{Machine, MachineDisk};
@@ -24,6 +25,9 @@ pub(crate) struct LocalInstance {
     pub(crate) mac: String,
     /// Names the directory, below the instance's, of the VM that is the instance now.
     pub(crate) live: String,
+    /// What that VM's process is: the host may have got another VMM since it was started.
+    #[serde(default)]
+    pub(crate) vmm: Option<VmmView>,
 }
 
 impl LocalInstance {

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use form_vmm_hooks::VmState;
+use form_vmm_hooks::{Vm, VmState};
 
 use super::instance::{LocalInstance, file_name, mac_of};
 use super::layout::{make_dir, remove_dir};
-use super::{Node, blocking};
+use super::preflight::vmm_view;
+use super::{Node, blocking, recover};
 use crate::auth::Address;
 use crate::error::{ApiError, ErrorCode};
-use crate::spec::InstanceSpec;
+use crate::spec::{InstanceSpec, path_of};
 use crate::store::{CreateInstance, DeleteInstance, InstanceRecord, InstanceStatus};
 
 /// The directory of an instance's first VM.
@@ -23,20 +24,22 @@ pub(crate) async fn create(
     name: &str,
     spec: InstanceSpec,
 ) -> Result<LocalInstance, ApiError> {
-    spec.check_boot_files()?;
-    spec.check_disk_templates()?;
+    let private = node.private_dirs();
+    spec.check_boot_files(&private)?;
+    let templates = spec.check_disk_templates(&private)?;
     node.vmm.host().await.map_err(vmm_error)?;
     let (instance_id, cluster_id) = (random_id()?, random_id()?);
     let local = local(&instance_id, name, &cluster_id, owner, spec);
     let dir = node.layout.live(&instance_id, &local.live);
-    let copies: Vec<_> =
-        local.spec.disks.iter().map(|d| (d.name.clone(), d.template.clone(), dir.join(file_name(&d.name)))).collect();
+    let disks = local.spec.disks.iter().zip(templates);
+    let copies: Vec<_> = disks.map(|(d, template)| (d.name.clone(), template, dir.join(file_name(&d.name)))).collect();
     let made = blocking("copy the disks", {
         let dir = dir.clone();
         move || {
             make_dir(&dir).map_err(|e| ApiError::io("make", &dir, &e))?;
             for (disk, template, to) in copies {
-                form_delta::clone_image(&template, &to).map_err(|e| super::build::delta(&disk, e))?;
+                // The very file that was checked, whatever its path names by now.
+                form_delta::clone_image(&path_of(&template), &to).map_err(|e| super::build::delta(&disk, e))?;
             }
             Ok(())
         }
@@ -93,6 +96,7 @@ pub(crate) fn local(
         mac: spec.mac.clone().unwrap_or_else(|| mac_of(instance_id)),
         spec,
         live: FIRST_LIVE.to_owned(),
+        vmm: None,
     }
 }
 
@@ -105,24 +109,34 @@ pub(crate) fn record(node: &Node, local: &LocalInstance) -> InstanceRecord {
 /// Boots a stopped instance from its own disks.
 pub(crate) async fn start(node: &Arc<Node>, instance: &str) -> Result<(), ApiError> {
     let local = free(node, instance)?;
-    if is_there(node, instance).await? {
+    if is_there(node, &local).await? {
         return Err(ApiError::new(ErrorCode::WrongState, format!("{} is running already", local.name)));
     }
-    local.spec.check_boot_files()?;
+    local.spec.check_boot_files(&node.private_dirs())?;
     boot(node, &local).await?;
     node.store.bump_lifecycle_generation(instance).await?;
     Ok(node.store.set_instance_status(instance, InstanceStatus::Started).await?)
 }
 
 /// Whether an instance has a process: a guest may have switched itself off.
-async fn is_there(node: &Node, instance: &str) -> Result<bool, ApiError> {
-    match node.vms.current(instance) {
+async fn is_there(node: &Arc<Node>, local: &LocalInstance) -> Result<bool, ApiError> {
+    match vm_of(node, local).await? {
         Some(vm) => Ok(vm.state().await.map_err(vmm_error)? != VmState::Gone),
         None => Ok(false),
     }
 }
 
+/// The VM of an instance that no attempt holds. One that did not answer when the node started is asked for again.
+async fn vm_of(node: &Arc<Node>, local: &LocalInstance) -> Result<Option<Arc<dyn Vm>>, ApiError> {
+    match node.vms.current(&local.instance_id) {
+        Some(vm) => Ok(Some(vm)),
+        None => recover::adopt(node, local, true).await,
+    }
+}
+
 async fn boot(node: &Arc<Node>, local: &LocalInstance) -> Result<(), ApiError> {
+    let facts = vmm_view(&node.vmm.host().await.map_err(vmm_error)?);
+    node.db.put_instance(&LocalInstance { vmm: Some(facts), ..local.clone() })?;
     let vm = node.vmm.boot(&local.machine(&node.layout, &local.live, true)).await.map_err(vmm_error)?;
     node.vms.change(&local.instance_id, |slot| slot.current = Some(vm));
     Ok(())
@@ -136,7 +150,7 @@ pub(crate) async fn boot_again(node: &Arc<Node>, instance: &str) -> Result<(), A
 /// Ends an instance's VM: as pulling the plug, its disks are flushed but nobody asks the guest.
 pub(crate) async fn stop(node: &Arc<Node>, instance: &str) -> Result<(), ApiError> {
     let local = free(node, instance)?;
-    let Some(vm) = node.vms.current(instance) else {
+    let Some(vm) = vm_of(node, &local).await? else {
         return Err(ApiError::new(ErrorCode::WrongState, format!("{} is not running", local.name)));
     };
     vm.quit().await.map_err(vmm_error)?;
@@ -148,7 +162,7 @@ pub(crate) async fn stop(node: &Arc<Node>, instance: &str) -> Result<(), ApiErro
 /// Deletes a stopped instance with its files; the last of a cluster on this node takes the bases along.
 pub(crate) async fn delete(node: &Arc<Node>, instance: &str) -> Result<(), ApiError> {
     let local = free(node, instance)?;
-    if is_there(node, instance).await? {
+    if is_there(node, &local).await? {
         return Err(ApiError::new(ErrorCode::WrongState, format!("{} is running", local.name))
             .remedy(format!("stop it first: form manage stop --name {}", local.name)));
     }
@@ -157,12 +171,14 @@ pub(crate) async fn delete(node: &Arc<Node>, instance: &str) -> Result<(), ApiEr
     }
     undo(node, &local);
     let siblings = node.db.instances()?.iter().any(|other| other.cluster_id == local.cluster_id);
-    if !siblings {
-        let base = node.layout.base(&local.cluster_id);
-        let cluster = base.parent().unwrap_or(&base);
-        remove_dir(cluster).map_err(|e| ApiError::io("remove", cluster, &e))?;
-    }
-    Ok(())
+    if siblings { Ok(()) } else { remove_bases(node, &local.cluster_id) }
+}
+
+/// Removes all that this node has of a cluster that none of its instances is in.
+pub(crate) fn remove_bases(node: &Node, cluster: &str) -> Result<(), ApiError> {
+    let base = node.layout.base(cluster);
+    let dir = base.parent().unwrap_or(&base);
+    remove_dir(dir).map_err(|e| ApiError::io("remove", dir, &e))
 }
 
 /// An instance of this node whose lifecycle no attempt holds.

@@ -4,8 +4,20 @@ use std::time::Duration;
 
 /// A device state longer than this is not one of ours (QEMU's takes about 0.5 MiB), in bytes.
 pub(crate) const DEVICE_STATE_BYTES_MAX: u64 = 64 << 20;
+/// All frames of an image may take this much, in bytes: what does not shrink travels as it is, and each frame has a head
+/// and each recipe a few bytes.
+pub(crate) const fn frames_len_bytes_max(image_len_bytes: u64) -> u64 {
+    image_len_bytes.saturating_add(image_len_bytes / 16).saturating_add(1 << 20)
+}
 /// Room that staging leaves free for journals, logs and everybody else, in bytes.
 pub(crate) const FREE_BYTES_MIN: u64 = 64 << 20;
+
+/// How often the warm shadows are brought up to the guest again before it is paused.
+pub(crate) const WARM_ROUNDS_MAX: u32 = 4;
+/// Less than this written in one such round, in bytes, is little enough for the pause: some ms.
+pub(crate) const WARM_WRITTEN_BYTES_SMALL: u64 = 2 << 20;
+/// A promise of space that nobody used or gave back by then is void.
+pub(crate) const PROMISE_LIFE: Duration = COMMIT_TIMEOUT;
 
 /// Attempts whose events stay in memory after they are settled.
 pub(crate) const SETTLED_ATTEMPTS_MAX: usize = 64;
@@ -26,6 +38,11 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const SEED_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a joining instance waits for a commit that is under way.
 pub(crate) const JOIN_WAIT: Duration = Duration::from_secs(60);
+/// How long after its entry a request to join may still be carried out: longer than the cluster's first commit and the
+/// seeding may take together.
+pub(crate) const JOIN_REQUEST_LIFE: Duration = Duration::from_secs(1800);
+/// A seeding from which nothing was fetched for that long is over, whether or not the joining node says so.
+pub(crate) const SEEDING_IDLE: Duration = Duration::from_secs(300);
 /// How often it looks.
 pub(crate) const JOIN_POLL: Duration = Duration::from_millis(200);
 /// How often the store is asked whether an attempt from before a restart is settled.

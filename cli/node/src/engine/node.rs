@@ -1,7 +1,7 @@
 //! What every effect has at hand.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -18,6 +18,8 @@ use super::db::NodeDb;
 use super::driver::Input;
 use super::layout::Layout;
 use super::participate::Work;
+use super::seed::Leftover;
+use super::space::Space;
 use super::vms::Vms;
 use crate::config::NodeConfig;
 use crate::error::{ApiError, ErrorCode};
@@ -33,6 +35,9 @@ pub(crate) struct Outgoing {
     pub(crate) frames: HashMap<EncodingKey, (PathBuf, FrameIndex)>,
     /// To whom, bytes sent, bytes of that artifact in all.
     pub(crate) on_sent: Box<dyn Fn(NodeId, u64) + Send + Sync>,
+    /// Files that are there for this session alone.
+    #[expect(dead_code, reason = "they go when this is dropped")]
+    pub(crate) files: Option<Leftover>,
 }
 
 /// The running node.
@@ -57,6 +62,7 @@ pub(crate) struct Node {
     committing: Mutex<HashMap<String, AttemptId>>,
     /// Two instances of one cluster may advance the same base.
     pub(crate) base_lock: tokio::sync::Mutex<()>,
+    pub(crate) space: Space,
     pub(crate) store_is_away: Again,
     /// Effects that must succeed in the end.
     pub(crate) effects_fail: Again,
@@ -107,6 +113,7 @@ impl Node {
             busy: Mutex::default(),
             committing: Mutex::default(),
             base_lock: tokio::sync::Mutex::default(),
+            space: Space::default(),
             store_is_away: Again::default(),
             effects_fail: Again::default(),
             started: Instant::now(),
@@ -115,6 +122,13 @@ impl Node {
 
     pub(crate) fn id(&self) -> NodeId {
         self.key.id()
+    }
+
+    /// Directories whose files are no guest's business: this node's own, and the state store's.
+    pub(crate) fn private_dirs(&self) -> Vec<PathBuf> {
+        let store = self.config.store.strip_prefix("sqlite:").and_then(|path| Path::new(path).parent());
+        let dirs = [Some(self.layout.root()), store].into_iter().flatten();
+        dirs.filter_map(|dir| dir.canonicalize().ok()).collect()
     }
 
     /// The machines' clock.

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use form_delta::{FrameIndex, Hash};
 use form_proto::{Member, Work};
 use form_transport::{Artifact, ArtifactKind, Commit, FrameIndexBytes, NodeId, Offer};
+use sha2::{Digest, Sha256};
 
 use super::attempt::Attempt;
 use super::build::chain;
 use super::encode::base_for;
 use super::instance::{LocalInstance, file_name};
-use super::limits::DEVICE_STATE_BYTES_MAX;
-use super::preflight::facts_text;
+use super::limits::{DEVICE_STATE_BYTES_MAX, frames_len_bytes_max};
+use super::preflight::{facts_text, vmm_view};
 use super::{Node, lifecycle};
-use crate::auth::{Expected, Level, SignedRequest, authorise, check_again};
+use crate::api::types::CommitVmRequest;
+use crate::auth::{Expected, Level, Recovered, SignedRequest, authorise, check_again};
 use crate::error::{ApiError, ErrorCode};
+use crate::store::normal_id;
 
 /// What is signed for a commit: this method on this path.
 const COMMIT_ROUTE: (&str, &str) = ("POST", "/api/v1/commit");
@@ -41,6 +44,7 @@ pub(crate) fn make(node: &Node, attempt: &Attempt, member: Member) -> Result<Vec
         node_signature: [0; 64],
         request_signature: attempt.request.signature,
         request_recovery_id: attempt.request.recovery_id,
+        request_body: attempt.body.clone(),
         indexes: capture.commit.artifacts.iter().map(index).collect(),
     };
     offer.sign(&node.key, &attempt.id.0, attempt.record.epoch);
@@ -96,15 +100,19 @@ pub(crate) async fn check(
         return Err(refused(format!("the store names {} as owner; {} was pinned here", cluster.owner, local.owner)));
     }
     authorise(&recovered, Level::Manager, node.store.held_level(&cluster, recovered.signer()).await?)?;
+    wanted(&recovered, &offer.request_body, local, &commit).map_err(refused)?;
     let source = node.store.instance(&record.source_instance).await?;
+    let own = record.participants.iter().find(|p| p.instance_id == local.instance_id);
+    let generation = node.store.instance(&local.instance_id).await?.map(|i| i.lifecycle_generation);
     let parent = record.parent.as_deref().map(commit_hash).transpose()?;
-    let vmm = facts_text(&node.vmm.host().await.map_err(lifecycle::vmm_error)?)?;
+    let vmm = facts_text(&vmm_view(&node.vmm.host().await.map_err(lifecycle::vmm_error)?))?;
     for (holds, what) in [
         (hex::encode(recovered.request_hash()) == record.request_hash, "another request began this attempt"),
         (record.epoch == work.epoch.0, "the attempt has another epoch"),
         (record.coordinator == from.to_string(), "it does not come from the attempt's coordinator"),
         (source.is_some_and(|s| s.node_id == from.to_string()), "the node that offers it does not host the source"),
-        (record.participants.iter().any(|p| p.instance_id == local.instance_id), "this instance takes no part in it"),
+        (own.is_some(), "this instance takes no part in it"),
+        (own.map(|p| p.lifecycle_generation) == generation, "it was stopped or started since the attempt began"),
         (commit.id() == work.commit.0, "the commit is not the one it is announced as"),
         (commit.cluster == local.cluster_id, "it is of another cluster"),
         (commit.source_instance == record.source_instance, "it was captured from another instance"),
@@ -129,10 +137,33 @@ pub(crate) async fn check(
             if index.new_root != artifact.root || index.image_len_bytes != artifact.image_len_bytes {
                 return Err(refused(format!("the frames of {} are of another image", artifact.name)));
             }
+            if index.frames_len_bytes() > frames_len_bytes_max(artifact.image_len_bytes) {
+                return Err(refused(format!("the frames of {} are longer than it can need", artifact.name)));
+            }
             Ok(index)
         })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Checked { commit, indexes, coordinator: from })
+}
+
+/// The request's body is the one that was signed, and asks for this: for a commit with that description, of this
+/// instance among the targets, if it names any.
+fn wanted(request: &Recovered, body: &[u8], local: &LocalInstance, commit: &Commit) -> Result<(), String> {
+    if <[u8; 32]>::from(Sha256::digest(body)) != request.message().body_sha256 {
+        return Err("it comes with another body than the one that was signed".into());
+    }
+    let asked: CommitVmRequest = serde_json::from_slice(body).map_err(|e| format!("the request can't be read: {e}"))?;
+    let id = Some(&local.instance_id);
+    if asked.targets.is_some_and(|targets| !targets.iter().any(|t| normal_id(t).as_ref() == id)) {
+        return Err("the request names other targets".into());
+    }
+    if asked.description.unwrap_or_default() != commit.description {
+        return Err("its description is not the request's".into());
+    }
+    if asked.dry_run == Some(true) {
+        return Err("the request asks for nothing to be changed".into());
+    }
+    Ok(())
 }
 
 /// The artifacts are those of this machine, and of its sizes: nothing a peer says makes us allocate more.

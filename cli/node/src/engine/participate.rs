@@ -52,6 +52,7 @@ impl Work {
             time_ms: capture.commit.time_ms,
             roots,
             live: String::new(),
+            vmm: String::new(),
         };
         Self::new(context, Vec::new())
     }
@@ -67,6 +68,7 @@ impl Work {
             time_ms: 0,
             roots: Default::default(),
             live: target::live_name(attempt),
+            vmm: String::new(),
         };
         Self::new(context, payload)
     }
@@ -242,6 +244,8 @@ async fn send(node: &Arc<Node>, instance: &str, message: Message) {
     let payload = shared.as_ref().map(|w| w.payload_of(message.body)).unwrap_or_default();
     let attempt_hex = hex::encode(message.attempt.0);
     if let Body::Settled(outcome) = message.body {
+        // It may have been asked whether there is space, and never offered anything.
+        drop(node.space.held(&attempt_hex, instance));
         let told = node.store.acknowledge(&attempt_hex, instance).await;
         if let Err(error) = &told {
             tracing::warn!(instance, %error, "the outcome is carried out, but the store was not told");

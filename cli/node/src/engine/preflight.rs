@@ -1,5 +1,6 @@
 //! Could a target take the commit? Asked before anything is paused.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use form_delta::Hash;
@@ -8,7 +9,7 @@ use form_vmm_hooks::{HostFacts, VmState};
 
 use super::attempt::Attempt;
 use super::build::chain;
-use super::instance::{MEMORY, file_name};
+use super::instance::{LocalInstance, MEMORY, file_name};
 use super::limits::FREE_BYTES_MIN;
 use super::peer::{Answer, Fit, Preflight, Question};
 use super::{Node, bases, lifecycle};
@@ -19,19 +20,12 @@ use crate::error::{ApiError, ErrorCode};
 pub(crate) async fn ask(node: &Arc<Node>, attempt: &Attempt, member: Member) -> Result<(), ApiError> {
     let target = attempt.member(member).ok_or_else(|| ApiError::internal("ask a target", "no such member"))?;
     let source = node.local(&attempt.record.source_instance)?;
-    let live = node.layout.live(&source.instance_id, &source.live);
-    let mut disk_bytes = std::collections::BTreeMap::new();
-    let mut allocated_bytes = allocated(&live.join(file_name(MEMORY)))?.1;
-    for disk in &source.spec.disks {
-        let (len, allocated) = allocated(&live.join(file_name(&disk.name)))?;
-        disk_bytes.insert(disk.name.clone(), len);
-        allocated_bytes += allocated;
-    }
+    let (disk_bytes, allocated_bytes) = images(node, &source)?;
     let question = Question::Preflight(Preflight {
         attempt: attempt.hex().to_owned(),
         cluster: source.cluster_id.clone(),
         instance: target.instance_id.clone(),
-        vmm: vmm_view(&node.vmm.host().await.map_err(lifecycle::vmm_error)?),
+        vmm: process_facts(node, &source).await?,
         memory_bytes: source.spec.memory_bytes,
         disk_bytes,
         allocated_bytes,
@@ -87,15 +81,42 @@ pub(crate) async fn answer(node: &Arc<Node>, ask: &Preflight) -> Result<Fit, Api
         return Err(unfit(format!("target {name} has another memory size or other disks than the source")));
     }
     // The verified images, and the copies of them that will run; a reflink makes it less, never more.
-    let needed = ask.allocated_bytes.saturating_mul(2).saturating_add(FREE_BYTES_MIN);
-    let free = lifecycle::free_bytes(node.layout.root())?;
-    if free < needed {
-        return Err(unfit(format!("the node of target {name} has too little space"))
-            .cause(format!("{} MiB are needed, {} MiB are free", needed >> 20, free >> 20))
-            .remedy("free some space where that node's data directory is, then commit again"));
-    }
+    reserve(node, &ask.attempt, &local, ask.allocated_bytes.saturating_mul(2), "target")?;
     let roots = bases::usable(&node.layout, &ask.cluster).iter().map(Hash::to_string).collect();
     Ok(Fit { roots })
+}
+
+/// The source's own part: its shadows of the images, and what is encoded from them.
+pub(crate) fn reserve_source(node: &Node, attempt: &str, source: &LocalInstance) -> Result<(), ApiError> {
+    reserve(node, attempt, source, images(node, source)?.1, "source")
+}
+
+/// Promises an attempt space here, for one instance.
+fn reserve(node: &Node, attempt: &str, local: &LocalInstance, bytes: u64, role: &str) -> Result<(), ApiError> {
+    let needed = bytes.saturating_add(FREE_BYTES_MIN);
+    let free = lifecycle::free_bytes(node.layout.root())?;
+    node.space.promise(attempt, &local.instance_id, needed, free).map_err(|others| {
+        let mib = [needed, free, others].map(|bytes| bytes >> 20);
+        ApiError::new(ErrorCode::TargetUnfit, format!("the node of {role} {} has too little space", local.name))
+            .cause(format!(
+                "{} MiB are needed, {} MiB are free, other instances are promised {} MiB",
+                mib[0], mib[1], mib[2]
+            ))
+            .remedy("free some space where that node's data directory is, then commit again")
+    })
+}
+
+/// Length of each disk by name, and what all images of an instance take now.
+fn images(node: &Node, local: &LocalInstance) -> Result<(BTreeMap<String, u64>, u64), ApiError> {
+    let live = node.layout.live(&local.instance_id, &local.live);
+    let mut disk_bytes = BTreeMap::new();
+    let mut allocated_bytes = allocated(&live.join(file_name(MEMORY)))?.1;
+    for disk in &local.spec.disks {
+        let (len, allocated) = allocated(&live.join(file_name(&disk.name)))?;
+        disk_bytes.insert(disk.name.clone(), len);
+        allocated_bytes += allocated;
+    }
+    Ok((disk_bytes, allocated_bytes))
 }
 
 /// Length and allocated bytes of a file.
@@ -115,9 +136,17 @@ pub(crate) fn vmm_view(facts: &HostFacts) -> VmmView {
     }
 }
 
+/// What the process of a running instance is, whatever the host would start now.
+pub(crate) async fn process_facts(node: &Node, local: &LocalInstance) -> Result<VmmView, ApiError> {
+    match &local.vmm {
+        Some(facts) => Ok(facts.clone()),
+        None => Ok(vmm_view(&node.vmm.host().await.map_err(lifecycle::vmm_error)?)),
+    }
+}
+
 /// The facts as a commit carries them: one text for equal facts.
-pub(crate) fn facts_text(facts: &HostFacts) -> Result<String, ApiError> {
-    serde_json::to_string(&vmm_view(facts)).map_err(|e| ApiError::internal("write the host's facts", chain(&e)))
+pub(crate) fn facts_text(facts: &VmmView) -> Result<String, ApiError> {
+    serde_json::to_string(facts).map_err(|e| ApiError::internal("write the host's facts", chain(&e)))
 }
 
 fn words(v: &VmmView) -> String {

@@ -26,17 +26,15 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
     let mut staging = HashSet::new();
     for local in node.db.instances()? {
         live.insert((local.instance_id.clone(), local.live.clone()));
-        let machine = local.machine(&node.layout, &local.live, true);
-        match node.vmm.adopt(&machine).await.map_err(vmm_error)? {
-            Some(vm) => {
-                tracing::info!(instance = local.name, pid = vm.pid(), "adopted");
-                let in_attempt = |p: &StoredParticipant| p.instance == local.instance_id && p.record.work.is_some();
-                if !stored.iter().any(in_attempt) {
-                    run_on(&local, &vm).await;
-                }
-                node.vms.change(&local.instance_id, |slot| slot.current = Some(vm));
+        let in_attempt = |p: &StoredParticipant| p.instance == local.instance_id && p.record.work.is_some();
+        match adopt(node, &local, !stored.iter().any(in_attempt)).await {
+            Ok(Some(_)) => {}
+            Ok(None) => correct_status(node, &local, InstanceStatus::Started, InstanceStatus::Killed).await,
+            // One VM that does not answer keeps nobody else from running.
+            Err(error) => {
+                tracing::error!(instance = local.name, %error, cause = error.cause, "its VM can't be talked to");
+                correct_status(node, &local, InstanceStatus::Started, InstanceStatus::CriticalError).await;
             }
-            None => gone(node, &local.instance_id).await,
         }
     }
     for participant in stored {
@@ -58,9 +56,11 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
                 tracing::info!(instance, ?step, attempt = hex::encode(work.attempt.0), "taken up again");
                 let name = target::live_name(work.attempt);
                 if let Some(local) = local.filter(|l| l.live != name) {
-                    let incoming =
-                        node.vmm.adopt(&local.machine(&node.layout, &name, false)).await.map_err(vmm_error)?;
-                    node.vms.change(&instance, |slot| slot.incoming = incoming);
+                    match node.vmm.adopt(&local.machine(&node.layout, &name, false)).await {
+                        Ok(incoming) => node.vms.change(&instance, |slot| slot.incoming = incoming),
+                        // Whoever goes on with the attempt asks for it again.
+                        Err(error) => tracing::error!(instance, error = chain(&error), "its new VM can't be talked to"),
+                    }
                 }
                 live.insert((instance.clone(), name));
                 staging.insert(node.layout.staging(work.attempt, &instance));
@@ -95,27 +95,40 @@ async fn check_store(node: &Node, local: &LocalInstance, record: &Record) -> Res
     }
 }
 
-/// A VM stands still during a capture alone, or in an attempt: a daemon that was lost may have left it like that.
-async fn run_on(local: &LocalInstance, vm: &Arc<dyn Vm>) {
-    let resumed = match vm.state().await {
-        Ok(VmState::Paused) => vm.resume().await,
-        other => other.map(drop),
-    };
-    if let Err(error) = resumed {
-        tracing::error!(instance = local.name, error = chain(&error), "it may still be paused");
+/// Takes over the process that an instance is, if there is one. Outside of an attempt (`free`) it is to run: a VM stands
+/// still during a capture alone, and a daemon that was lost may have left it like that.
+pub(crate) async fn adopt(
+    node: &Arc<Node>,
+    local: &LocalInstance,
+    free: bool,
+) -> Result<Option<Arc<dyn Vm>>, ApiError> {
+    let machine = local.machine(&node.layout, &local.live, true);
+    let Some(vm) = node.vmm.adopt(&machine).await.map_err(vmm_error)? else { return Ok(None) };
+    tracing::info!(instance = local.name, pid = vm.pid(), "adopted");
+    if free {
+        let resumed = match vm.state().await {
+            Ok(VmState::Paused) => vm.resume().await,
+            other => other.map(drop),
+        };
+        if let Err(error) = resumed {
+            tracing::error!(instance = local.name, error = chain(&error), "it may still be paused");
+        }
     }
+    node.vms.change(&local.instance_id, |slot| slot.current = Some(Arc::clone(&vm)));
+    correct_status(node, local, InstanceStatus::CriticalError, InstanceStatus::Started).await;
+    Ok(Some(vm))
 }
 
-/// The store may still say that it runs.
-async fn gone(node: &Arc<Node>, instance: &str) {
-    let killed = async {
-        if node.store.instance(instance).await?.is_some_and(|i| i.status == InstanceStatus::Started) {
-            node.store.set_instance_status(instance, InstanceStatus::Killed).await?;
+/// The store may still say what was true before.
+async fn correct_status(node: &Arc<Node>, local: &LocalInstance, was: InstanceStatus, is: InstanceStatus) {
+    let corrected = async {
+        if node.store.instance(&local.instance_id).await?.is_some_and(|i| i.status == was) {
+            node.store.set_instance_status(&local.instance_id, is).await?;
         }
         Ok::<_, store::Error>(())
     };
-    if let Err(error) = killed.await {
-        tracing::warn!(instance, %error, "its status could not be corrected");
+    if let Err(error) = corrected.await {
+        tracing::warn!(instance = local.name, %error, "its status could not be corrected");
     }
 }
 
@@ -126,10 +139,15 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &Has
                 continue;
             }
             // A VM of an attempt that was undone may still be there.
-            if let Some(vm) = node.vmm.adopt(&local.machine(&node.layout, &name, false)).await.map_err(vmm_error)? {
-                vm.quit().await.map_err(vmm_error)?;
-            }
             let dir = node.layout.live(&local.instance_id, &name);
+            let ended = match node.vmm.adopt(&local.machine(&node.layout, &name, false)).await {
+                Ok(Some(vm)) => vm.quit().await,
+                other => other.map(drop),
+            };
+            if let Err(error) = ended {
+                tracing::error!(path = %dir.display(), error = chain(&error), "left over, and its VM can't be ended");
+                continue;
+            }
             tracing::info!(path = %dir.display(), "left over, removed");
             remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
         }

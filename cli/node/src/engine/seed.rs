@@ -4,23 +4,25 @@
 //! A cluster that has no commit yet gets its first one here, from the running instance that is joined: an attempt
 //! with the source as its only participant.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use form_delta::{FrameIndex, Hash};
 use form_transport::{ArtifactKind, Commit, NodeId};
 use sha2::{Digest, Sha256};
 
 use super::build::{Build, build, chain, delta};
-use super::instance::{LocalInstance, file_name};
-use super::layout::make_dir;
+use super::instance::{LocalInstance, MEMORY, file_name};
+use super::layout::{make_dir, remove_dir};
 use super::lifecycle::{self, name_taken};
-use super::limits::{COMMIT_TIMEOUT, JOIN_POLL, JOIN_WAIT};
+use super::limits::{COMMIT_TIMEOUT, JOIN_POLL, JOIN_REQUEST_LIFE, JOIN_WAIT, SEEDING_IDLE};
 use super::node::{EncodingKey, Outgoing};
 use super::peer::{Answer, Question, Seeding};
 use super::serve::ask;
-use super::{Node, bases, blocking, coordinate, core_impl, encode, offer as offers};
+use super::{Node, bases, blocking, core_impl, encode, offer as offers};
 use crate::auth::{Expected, Level, SignedRequest, authorise, check_again};
 use crate::error::{ApiError, ErrorCode};
 use crate::spec::InstanceSpec;
@@ -41,18 +43,40 @@ pub(crate) async fn join(
     like: &InstanceRecord,
 ) -> Result<Joined, ApiError> {
     let deadline = tokio::time::Instant::now() + JOIN_WAIT;
-    loop {
+    let joined = loop {
         match try_join(node, request, name, like).await {
-            Err(error) if error.code == ErrorCode::Conflict && tokio::time::Instant::now() < deadline => {
-                if node.store.find_instance(name).await?.is_some() {
-                    return Err(error);
-                }
+            Err(error)
+                if error.code == ErrorCode::Conflict
+                    && tokio::time::Instant::now() < deadline
+                    && node.store.find_instance(name).await?.is_none() =>
+            {
                 tracing::info!(%error, "joining again");
                 tokio::time::sleep(JOIN_POLL).await;
             }
-            done => return done,
+            done => break done,
         }
+    };
+    if let Err(error) = tidy_base(node, &like.cluster_id).await {
+        tracing::warn!(%error, cause = error.cause, "bases may be left over; the next commit removes them");
     }
+    joined
+}
+
+/// What was put into the base beside what is there was put there for an instance that had not joined yet. Now it has,
+/// or it never will.
+async fn tidy_base(node: &Arc<Node>, cluster: &str) -> Result<(), ApiError> {
+    let _alone = node.base_lock.lock().await;
+    if !node.db.instances()?.iter().any(|local| local.cluster_id == cluster) {
+        return lifecycle::remove_bases(node, cluster);
+    }
+    let head = node.store.cluster(cluster).await?.and_then(|c| c.head);
+    // As long as the lock is held, nobody on this node gets from a newer head to its base. A head whose images are not
+    // here yet leaves the base to whoever brings them.
+    let roots: Vec<_> = super::capture::parent_roots(node, head.as_deref()).await?.into_values().collect();
+    if roots.iter().all(|root| node.layout.base_image(cluster, *root).exists()) {
+        bases::keep_only(&node.layout, cluster, roots)?;
+    }
+    Ok(())
 }
 
 async fn try_join(
@@ -84,16 +108,19 @@ async fn try_join(
         cluster.owner,
         InstanceSpec { mac: None, ..seeding.spec.clone() },
     );
-    let received = match local.spec.check_boot_files() {
-        Ok(()) => receive(node, &host, &head, &seeding, &local).await,
+    // Ours to name: what a peer names could be anything that is being staged here.
+    let own = form_proto::AttemptId(random_session()?);
+    let bootable = local.spec.validate().and_then(|()| local.spec.check_boot_files(&node.private_dirs()));
+    let received = match bootable {
+        Ok(()) => receive(node, &host, &head, &seeding, &local, own).await,
         Err(error) => Err(error),
     };
     let told = ask(node, &host, &Question::SeedDone { session: seeding.session.clone() }).await;
     if let Err(error) = told {
         tracing::debug!(%error, "the end of a seeding was not told");
     }
-    let staging = node.layout.staging_attempt(session_id(&seeding.session)?);
-    super::layout::remove_dir(&staging).map_err(|e| ApiError::io("remove", &staging, &e))?;
+    let staging = node.layout.staging_attempt(own);
+    remove_dir(&staging).map_err(|e| ApiError::io("remove", &staging, &e))?;
     let joined = match received {
         Ok(received_bytes) => enter(node, &local, &head).await.map(|()| received_bytes),
         Err(error) => Err(error),
@@ -155,6 +182,7 @@ async fn receive(
     head: &str,
     seeding: &Seeding,
     local: &LocalInstance,
+    own: form_proto::AttemptId,
 ) -> Result<u64, ApiError> {
     let corrupt = |cause: String| ApiError::new(ErrorCode::Aborted, "the head's images can't be used").cause(cause);
     let commit = hex::decode(&seeding.commit).map_err(|e| corrupt(e.to_string()))?;
@@ -162,11 +190,12 @@ async fn receive(
     if hex::encode(commit.id()) != head || commit.cluster != local.cluster_id {
         return Err(corrupt("they are of another commit than the head".into()));
     }
+    describes(&local.spec, &commit).map_err(corrupt)?;
     if seeding.indexes.len() != commit.artifacts.len() {
         return Err(corrupt("not every image has its frames".into()));
     }
     let session = session_id(&seeding.session)?;
-    let staging = node.layout.staging(session, &local.instance_id);
+    let staging = node.layout.staging(own, &local.instance_id);
     make_dir(&staging).map_err(|e| ApiError::io("make", &staging, &e))?;
     let mut builds = Vec::new();
     for (artifact, index) in commit.artifacts.iter().zip(&seeding.indexes) {
@@ -191,7 +220,7 @@ async fn receive(
     let _alone = node.base_lock.lock().await;
     blocking("put the head's images in place", move || {
         let artifacts = commit.artifacts.iter().map(|a| (a.name.as_str(), a.root));
-        bases::advance(&layout, &local.cluster_id, &staging, artifacts)?;
+        bases::install(&layout, &local.cluster_id, &staging, artifacts)?;
         let live = layout.live(&local.instance_id, &local.live);
         make_dir(&live).map_err(|e| ApiError::io("make", &live, &e))?;
         for disk in commit.artifacts.iter().filter(|a| a.kind == ArtifactKind::Disk) {
@@ -203,6 +232,19 @@ async fn receive(
     .await?;
     super::source::list_blocks(node, &cluster);
     Ok(received)
+}
+
+/// A machine of that spec has the artifacts of the commit, and no others.
+fn describes(spec: &InstanceSpec, commit: &Commit) -> Result<(), String> {
+    let disks: BTreeSet<_> = spec.disks.iter().map(|d| d.name.as_str()).collect();
+    let of = |kind| commit.artifacts.iter().filter(move |a| a.kind == kind);
+    if of(ArtifactKind::Disk).map(|a| a.name.as_str()).collect::<BTreeSet<_>>() != disks {
+        return Err("the spec that came with them has other disks".into());
+    }
+    match of(ArtifactKind::Memory).map(|a| (a.name.as_str(), a.image_len_bytes)).collect::<Vec<_>>().as_slice() {
+        [(MEMORY, len_bytes)] if *len_bytes == spec.memory_bytes => Ok(()),
+        _ => Err("the spec that came with them has another memory".into()),
+    }
 }
 
 async fn enter(node: &Arc<Node>, local: &LocalInstance, head: &str) -> Result<(), ApiError> {
@@ -224,7 +266,14 @@ fn session_id(text: &str) -> Result<form_proto::AttemptId, ApiError> {
     Ok(form_proto::AttemptId(id))
 }
 
-/// The host of the joined instance checks the request for itself: signature, what it is for, and the right.
+fn random_session() -> Result<[u8; 16], ApiError> {
+    let mut session = [0; 16];
+    getrandom::fill(&mut session).map_err(|e| ApiError::internal("draw a random id", e))?;
+    Ok(session)
+}
+
+/// The host of the joined instance checks the request for itself: signature, what it is for, and the right. Its age
+/// counts to when its entry noted it: the cluster's first commit may take longer than a request stays fresh.
 async fn authorised(
     node: &Arc<Node>,
     local: &LocalInstance,
@@ -237,7 +286,17 @@ async fn authorised(
         method: "POST",
         path: "/api/v1/instances",
     };
-    let recovered = check_again(request, &expected, lifecycle::unix_ms())?;
+    let noted_ms = node.store.noted_ms(&hex::encode(request.request_hash())).await?.ok_or_else(|| {
+        ApiError::new(ErrorCode::NotAllowed, format!("nobody has asked to join {}", local.name))
+            .cause("no node has taken this request")
+    })?;
+    if lifecycle::unix_ms().saturating_sub(noted_ms) > u64::try_from(JOIN_REQUEST_LIFE.as_millis()).unwrap_or(u64::MAX)
+    {
+        return Err(ApiError::new(ErrorCode::StaleRequest, format!("joining {} takes too long", local.name))
+            .cause(format!("the request is more than {} s old", JOIN_REQUEST_LIFE.as_secs()))
+            .remedy("try again"));
+    }
+    let recovered = check_again(request, &expected, noted_ms)?;
     let cluster = node.store.cluster(&local.cluster_id).await?;
     let cluster = cluster.filter(|c| c.owner == local.owner).ok_or_else(|| {
         ApiError::new(ErrorCode::NotAllowed, format!("the owner of {} is not the one pinned here", local.name))
@@ -258,6 +317,7 @@ pub(crate) async fn origin(node: &Arc<Node>, instance: &str, request: &SignedReq
         core_impl::Intent {
             signer: authorised.signer(),
             request: request.clone(),
+            body: Vec::new(),
             request_hash: hash.finalize().into(),
             targets: Vec::new(),
             parent: None,
@@ -288,18 +348,27 @@ pub(crate) async fn offer(
         .ok_or_else(|| ApiError::new(ErrorCode::Conflict, "the cluster has no commit yet").remedy("try again"))?;
     let commit = Commit::decode(&record.bytes).map_err(|e| ApiError::internal("read the head", chain(&e)))?;
     offers::commit_hash(&record.commit_id)?;
-    let mut session = [0; 16];
-    getrandom::fill(&mut session).map_err(|e| ApiError::internal("draw a random id", e))?;
-    let staging = node.layout.staging(form_proto::AttemptId(session), "seed");
-    let encoded = encode_head(node, &local, &commit, &staging, held).await;
-    let (frames, indexes) = match encoded {
-        Ok(encoded) => encoded,
-        Err(error) => {
-            coordinate::discard(node, form_proto::AttemptId(session), &staging);
-            return Err(error);
-        }
+    let session = random_session()?;
+    let files = Leftover(node.layout.staging_attempt(form_proto::AttemptId(session)));
+    let (frames, indexes) = encode_head(node, &local, &commit, &files.0.join("seed"), held).await?;
+    let sent = Arc::new(AtomicU64::new(0));
+    let on_sent = {
+        let sent = Arc::clone(&sent);
+        Box::new(move |_, bytes| {
+            sent.fetch_add(bytes, Ordering::Relaxed);
+        })
     };
-    node.offer(session, Outgoing { allowed: vec![to], frames, on_sent: Box::new(|_, _| {}) });
+    node.offer(session, Outgoing { allowed: vec![to], frames, on_sent, files: Some(files) });
+    // Whoever asked may never say that it is done.
+    tokio::spawn({
+        let node = Arc::downgrade(node);
+        async move {
+            idle(&sent, SEEDING_IDLE).await;
+            if let Some(node) = node.upgrade() {
+                node.withdraw(session);
+            }
+        }
+    });
     Ok(Answer::Seeding(Box::new(Seeding {
         session: hex::encode(session),
         commit: hex::encode(&record.bytes),
@@ -350,10 +419,57 @@ pub(crate) fn done(node: &Arc<Node>, from: NodeId, session: &str) -> Result<Answ
     let session = session_id(session)?;
     if node.outgoing(session.0).is_some_and(|outgoing| outgoing.allowed.contains(&from)) {
         node.withdraw(session.0);
-        let staging = node.layout.staging_attempt(session);
-        super::layout::remove_dir(&staging.join("seed")).map_err(|e| ApiError::io("remove", &staging, &e))?;
-        // Not empty when both ends are this node: the other end removes it.
-        let _ = std::fs::remove_dir(&staging);
     }
     Ok(Answer::Done)
+}
+
+/// A directory that goes when nobody needs it any more: with the session that serves it, or with the work that fills it.
+pub(crate) struct Leftover(PathBuf);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        if let Err(error) = remove_dir(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "left over in staging");
+        }
+    }
+}
+
+/// Until nothing was sent for that long.
+async fn idle(sent: &AtomicU64, during: Duration) {
+    let mut before = None;
+    loop {
+        let now = Some(sent.load(Ordering::Relaxed));
+        if std::mem::replace(&mut before, now) == now {
+            return;
+        }
+        tokio::time::sleep(during).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_still_sent_is_not_idle() {
+        let sent = AtomicU64::new(0);
+        let sending = async {
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        tokio::join!(sending, idle(&sent, Duration::from_millis(200)));
+        assert_eq!(sent.load(Ordering::Relaxed), 20);
+    }
+
+    #[test]
+    fn a_leftover_goes() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("left");
+        make_dir(&path.join("over")).expect("make");
+        drop(Leftover(path.clone()));
+        assert!(!path.exists());
+        drop(Leftover(path));
+    }
 }

@@ -1,7 +1,9 @@
 //! A target's steps: stage, activate, finalize, roll back. Each may run again after a crash and then does nothing
 //! twice.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Seek as _;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -20,6 +22,8 @@ use super::lifecycle::{free_bytes, vmm_error};
 use super::limits::{FREE_BYTES_MIN, PROGRESS_INTERVAL};
 use super::participate::{Work, post};
 use super::peer::Packet;
+use super::preflight::{facts_text, vmm_view};
+use super::vms::Slot;
 use super::work::WorkContext;
 use super::{Node, blocking, coordinate, offer, source};
 use crate::error::{ApiError, ErrorCode};
@@ -33,6 +37,8 @@ pub(crate) fn live_name(attempt: AttemptId) -> String {
 
 /// Builds and verifies every image, and the private copies that will run.
 pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared: &Arc<Work>) -> Result<(), ApiError> {
+    let attempt_hex = hex::encode(task.attempt.0);
+    let _promised = node.space.held(&attempt_hex, instance);
     let local = node.local(instance)?;
     let from = shared.context().coordinator.parse().map_err(|e| ApiError::internal("read a node's id", e))?;
     let checked = offer::check(node, &local, task, from, &shared.payload).await?;
@@ -42,6 +48,7 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
         context.description.clone_from(&checked.commit.description);
         context.time_ms = checked.commit.time_ms;
         context.roots = checked.roots();
+        context.vmm.clone_from(&checked.commit.vmm);
     }
     let staging = node.layout.staging(task.attempt, instance);
     let live = node.layout.live(instance, &live_name(task.attempt));
@@ -68,9 +75,12 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
     add_ms(&mut shared.report().phases_ms, "build", began);
 
     let began = Instant::now();
+    let roots: BTreeMap<_, _> = checked.commit.artifacts.iter().map(|a| (a.name.clone(), a.root)).collect();
     let copies = local.spec.disks.iter().map(|d| d.name.as_str()).chain([MEMORY]).map(|name| {
-        let (name, staging, live) = (name.to_owned(), staging.clone(), live.clone());
-        blocking("make the copy that will run", move || live_copy(&name, &staging, &live))
+        let (name, live) = (name.to_owned(), live.clone());
+        let (image, manifest) = (staging.join(file_name(&name)), staged_manifest(&staging, &name));
+        let root = roots.get(&name).copied();
+        blocking("make the copy that will run", move || live_copy(&name, &image, &manifest, root, &live))
     });
     for copied in futures_util::future::join_all(copies).await {
         copied?;
@@ -93,18 +103,25 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
 }
 
 /// A private copy of a verified image, itself read again in full: what was hashed is what will run.
-fn live_copy(name: &str, staging: &Path, live: &Path) -> Result<(), ApiError> {
-    let (from, to) = (staging.join(file_name(name)), live.join(file_name(name)));
-    form_delta::clone_image(&from, &to).map_err(|e| delta(name, e))?;
-    let manifest_path = staged_manifest(staging, name);
-    let manifest = std::fs::read(&manifest_path).map_err(|e| ApiError::io("read", &manifest_path, &e))?;
-    let manifest = Manifest::decode(&manifest).map_err(|e| delta(name, e))?;
+fn live_copy(name: &str, image: &Path, manifest: &Path, root: Option<Hash>, live: &Path) -> Result<(), ApiError> {
+    let to = live.join(file_name(name));
+    form_delta::clone_image(image, &to).map_err(|e| delta(name, e))?;
     let file = File::open(&to).map_err(|e| ApiError::io("open", &to, &e))?;
     if name != MEMORY {
         // A host that is lost after the commit boots from this disk; its memory is gone with it in any case.
         file.sync_all().map_err(|e| ApiError::io("sync", &to, &e))?;
     }
-    form_delta::verify_image(&file, &manifest).map_err(|e| delta(name, e))
+    verify(name, &file, manifest, root)
+}
+
+/// Reads an image in full: it is what its manifest says, and that is the one the commit names.
+fn verify(name: &str, image: &File, manifest: &Path, root: Option<Hash>) -> Result<(), ApiError> {
+    let bytes = std::fs::read(manifest).map_err(|e| ApiError::io("read", manifest, &e))?;
+    let manifest = Manifest::decode(&bytes).map_err(|e| delta(name, e))?;
+    if Some(manifest.root()) != root {
+        return Err(ApiError::new(ErrorCode::Aborted, format!("{name} is not the commit's")));
+    }
+    form_delta::verify_image(image, &manifest).map_err(|e| delta(name, e))
 }
 
 fn progress(node: &Arc<Node>, attempt: AttemptId, instance: &str, to: PeerAddr, artifact: &str) -> Progress {
@@ -144,10 +161,12 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
     })?;
     let began = Instant::now();
     let device = node.layout.staging(task.attempt, instance).join(file_name(DEVICE));
+    let vmm = shared.context().vmm.clone();
     let restored = async {
+        let device = File::open(&device).map_err(|e| ApiError::io("open", &device, &e))?;
         old.pause().await.map_err(vmm_error)?;
         *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
-        restore(node, &local, &live_name(task.attempt), &device).await
+        restore(node, &local, &live_name(task.attempt), device, &vmm).await
     };
     let new = restored.await.map_err(|error| ApiError {
         code: ErrorCode::Aborted,
@@ -163,8 +182,20 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
     Ok(())
 }
 
-async fn restore(node: &Arc<Node>, local: &LocalInstance, live: &str, device: &Path) -> Result<Arc<dyn Vm>, ApiError> {
-    let device = File::open(device).map_err(|e| ApiError::io("open", device, &e))?;
+async fn restore(
+    node: &Arc<Node>,
+    local: &LocalInstance,
+    live: &str,
+    device: File,
+    vmm: &str,
+) -> Result<Arc<dyn Vm>, ApiError> {
+    // It may have been replaced since the offer was checked, and would not say that it can't make sense of this state.
+    let now = facts_text(&vmm_view(&node.vmm.host().await.map_err(vmm_error)?))?;
+    if now != vmm {
+        return Err(ApiError::new(ErrorCode::TargetUnfit, format!("the host of {} got another VMM", local.name))
+            .cause(format!("the commit was captured by {vmm}, this is {now}"))
+            .remedy("install the VMM that the commit was captured by"));
+    }
     node.vmm.restore(&local.machine(&node.layout, live, false), device).await.map_err(vmm_error)
 }
 
@@ -174,7 +205,7 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
     let mut local = node.local(instance)?;
     let live = live_name(task.attempt);
     let began = Instant::now();
-    let slot = node.vms.slot(instance);
+    let slot = both(node, &local, &live).await?;
     let switched = local.live == live;
     let made = slot.incoming.or_else(|| slot.current.clone().filter(|_| switched));
     let new = match made {
@@ -195,6 +226,7 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
             old.quit().await.map_err(vmm_error)?;
         }
         local.live = live;
+        local.vmm = serde_json::from_str(&context.vmm).ok();
         node.db.put_instance(&local)?;
     }
     node.vms.change(instance, |slot| {
@@ -211,6 +243,19 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
     coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
     add_ms(&mut shared.report().phases_ms, "finalize", began);
     Ok(())
+}
+
+/// The VMs that an attempt has to do with. One that could not be talked to when the node started is asked for again.
+async fn both(node: &Arc<Node>, local: &LocalInstance, live: &str) -> Result<Slot, ApiError> {
+    let mut slot = node.vms.slot(&local.instance_id);
+    if slot.current.is_none() {
+        slot.current = node.vmm.adopt(&local.machine(&node.layout, &local.live, true)).await.map_err(vmm_error)?;
+    }
+    if slot.incoming.is_none() && local.live != live {
+        slot.incoming = node.vmm.adopt(&local.machine(&node.layout, live, false)).await.map_err(vmm_error)?;
+    }
+    node.vms.change(&local.instance_id, |known| known.clone_from(&slot));
+    Ok(slot)
 }
 
 /// The new VM once more, from the verified images.
@@ -230,22 +275,28 @@ async fn restore_again(
         for (name, root) in &roots {
             let root: Hash = root.parse().map_err(|e| ApiError::internal("read a root", e))?;
             let staged = staging.join(file_name(name));
-            let verified = if staged.exists() { staged } else { layout.base_image(&cluster, root) };
+            let (image, manifest) = match staged.exists() {
+                true => (staged, staged_manifest(&staging, name)),
+                false => (layout.base_image(&cluster, root), layout.base_manifest(&cluster, root)),
+            };
             if name == DEVICE {
-                device = Some(verified);
+                let mut file = File::open(&image).map_err(|e| ApiError::io("open", &image, &e))?;
+                verify(name, &file, &manifest, Some(root))?;
+                file.rewind().map_err(|e| ApiError::io("read", &image, &e))?;
+                device = Some(file);
             } else {
-                form_delta::clone_image(&verified, &dir.join(file_name(name))).map_err(|e| delta(name, e))?;
+                live_copy(name, &image, &manifest, Some(root), &dir)?;
             }
         }
         device.ok_or_else(|| ApiError::internal("restore the commit", "it has no device state"))
     })
     .await?;
-    restore(node, local, &live, &device).await
+    restore(node, local, &live, device, &context.vmm).await
 }
 
 /// Drops the new VM and everything that was built; the old one runs on.
 pub(crate) async fn roll_back(node: &Arc<Node>, instance: &str, task: &Task, shared: &Work) -> Result<(), ApiError> {
-    let slot = node.vms.slot(instance);
+    let slot = both(node, &node.local(instance)?, &live_name(task.attempt)).await?;
     if let Some(new) = slot.incoming {
         new.quit().await.map_err(vmm_error)?;
         node.vms.change(instance, |slot| slot.incoming = None);

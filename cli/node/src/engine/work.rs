@@ -31,6 +31,9 @@ pub(crate) struct WorkContext {
     pub(crate) roots: BTreeMap<String, String>,
     /// The directory of the VM that the instance becomes (targets).
     pub(crate) live: String,
+    /// The VMM that it was captured by, as the commit says it (targets).
+    #[serde(default)]
+    pub(crate) vmm: String,
 }
 
 /// What a participant tells at the end; it travels beside `Settled`.

@@ -2,30 +2,35 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 
 use super::InstanceSpec;
 use super::parse::convert;
 use crate::error::{ApiError, ErrorCode};
 
 impl InstanceSpec {
-    /// Checks that kernel and initramfs are here: every node that hosts an instance needs them.
+    /// Checks that kernel and initramfs are here: every node that hosts an instance needs them. No file may be in one of
+    /// the directories `private`: whoever may make an instance could read the node's own files in its guest.
     ///
     /// # Errors
-    /// `missing_dependency`, naming the file.
-    pub fn check_boot_files(&self) -> Result<(), ApiError> {
-        open("kernel", &self.kernel)?;
-        self.initrd.as_deref().map_or(Ok(()), |initrd| open("initrd", initrd).map(drop))
+    /// `missing_dependency` or `not_allowed`, naming the file.
+    pub fn check_boot_files(&self, private: &[PathBuf]) -> Result<(), ApiError> {
+        open("kernel", &self.kernel, private)?;
+        self.initrd.as_deref().map_or(Ok(()), |initrd| open("initrd", initrd, private).map(drop))
     }
 
-    /// Checks that the disks' templates are here and raw: the node that makes the first instance copies them.
+    /// Checks that the disks' templates are here and raw, and not in one of the directories `private`; the files that
+    /// were looked at, in the order of the disks: the node that makes the first instance copies them.
     ///
     /// # Errors
-    /// `missing_dependency` for a missing file, `unsupported` for one that is not raw, `bad_request` for an empty one.
-    pub fn check_disk_templates(&self) -> Result<(), ApiError> {
+    /// `missing_dependency` for a missing file, `not_allowed` for one of the node's own, `unsupported` for one that is
+    /// not raw, `bad_request` for an empty one.
+    pub fn check_disk_templates(&self, private: &[PathBuf]) -> Result<Vec<File>, ApiError> {
+        let mut files = Vec::new();
         for disk in &self.disks {
             let what = format!("image of disk {}", disk.name);
-            let (mut file, len_bytes) = open(&what, &disk.template)?;
+            let (mut file, len_bytes) = open(&what, &disk.template, private)?;
             let mut start = Vec::new();
             let read = file.by_ref().take(8).read_to_end(&mut start);
             read.map_err(|e| missing(&what, &disk.template, e))?;
@@ -48,20 +53,33 @@ impl InstanceSpec {
                     .cause("a raw disk is a whole number of sectors of 512 bytes")
                     .remedy("give a disk image, or make the file longer with truncate"));
             }
+            files.push(file);
         }
-        Ok(())
+        Ok(files)
     }
 }
 
+/// Where an open file can be opened again by a path, whatever has become of its name since.
+pub(crate) fn path_of(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
 /// Opens a regular file and says how long it is.
-fn open(what: &str, path: &Path) -> Result<(File, u64), ApiError> {
+fn open(what: &str, path: &Path, private: &[PathBuf]) -> Result<(File, u64), ApiError> {
     // Looked at before it is opened: opening a FIFO would wait for its writer.
     let metadata = std::fs::metadata(path).map_err(|e| missing(what, path, e))?;
     if !metadata.is_file() {
         return Err(ApiError::new(ErrorCode::Unsupported, format!("the {what} {} is not a file", path.display()))
             .remedy("give a regular file: host devices can't be handed to the guest"));
     }
-    Ok((File::open(path).map_err(|e| missing(what, path, e))?, metadata.len()))
+    let file = File::open(path).map_err(|e| missing(what, path, e))?;
+    let real = std::fs::read_link(path_of(&file)).map_err(|e| missing(what, path, e))?;
+    if private.iter().any(|dir| real.starts_with(dir)) {
+        return Err(ApiError::new(ErrorCode::NotAllowed, format!("the {what} {} is the node's own", path.display()))
+            .cause("a guest could read there what is of other clusters")
+            .remedy("keep the files of guests outside of the directories of nodes and of the state store"));
+    }
+    Ok((file, metadata.len()))
 }
 
 fn missing(what: &str, path: &Path, cause: std::io::Error) -> ApiError {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use files::path_of;
 pub use limits::SPEC_BYTES_MAX;
 
 /// A spec that was read and accepted. All instances of a cluster have the same, but for `mac`.

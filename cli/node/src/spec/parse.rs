@@ -1,7 +1,7 @@
 //! From the text to the spec, refusing with a word what this version can't do.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::limits::{
     CMDLINE_BYTES_MAX, DISK_NAME_BYTES_MAX, DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, MEMORY_UNIT_BYTES,
@@ -34,28 +34,46 @@ impl InstanceSpec {
             return Err(unsupported("a host device can't be handed to the guest: its state can't be copied")
                 .remedy("remove `passthrough`"));
         }
-        if spec.vcpus != 1 {
+        let spec = Self {
+            vmm: vmm(&spec.vmm)?,
+            memory_bytes: size::parse(&spec.memory).map_err(|why| bad(format!("memory: {why}")))?,
+            vcpus: spec.vcpus,
+            kernel: spec.kernel,
+            initrd: spec.initrd,
+            cmdline: spec.cmdline,
+            disks: spec.disk.into_iter().map(disk).collect::<Result<_, _>>()?,
+            mac: spec.network.mac.map(|mac| mac.to_ascii_lowercase()),
+        };
+        spec.validate()?;
+        Ok(spec)
+    }
+
+    /// Checks all values, for a spec that was parsed just now as for one that another node sends.
+    ///
+    /// # Errors
+    /// As those of [`InstanceSpec::parse`].
+    pub fn validate(&self) -> Result<(), ApiError> {
+        if self.vcpus != 1 {
             return Err(
-                unsupported(format!("{} virtual CPUs are not supported yet", spec.vcpus)).remedy("give vcpus = 1")
+                unsupported(format!("{} virtual CPUs are not supported yet", self.vcpus)).remedy("give vcpus = 1")
             );
         }
-        if spec.disk.len() > DISKS_MAX {
-            return Err(bad(format!("the spec has {} disks, the limit is {DISKS_MAX}", spec.disk.len())));
+        if self.disks.len() > DISKS_MAX {
+            return Err(bad(format!("the spec has {} disks, the limit is {DISKS_MAX}", self.disks.len())));
         }
         let mut names = BTreeSet::new();
-        if let Some(twice) = spec.disk.iter().find(|d| !names.insert(d.name.as_str())) {
+        if let Some(twice) = self.disks.iter().find(|d| !names.insert(d.name.as_str())) {
             return Err(bad(format!("two disks are named {:?}", twice.name)).remedy("give each disk a name of its own"));
         }
-        Ok(Self {
-            vmm: vmm(&spec.vmm)?,
-            memory_bytes: memory(&spec.memory)?,
-            vcpus: spec.vcpus,
-            kernel: path("kernel", &spec.kernel)?,
-            initrd: spec.initrd.as_deref().map(|p| path("initrd", p)).transpose()?,
-            cmdline: cmdline(spec.cmdline)?,
-            disks: spec.disk.iter().map(disk).collect::<Result<_, _>>()?,
-            mac: spec.network.mac.map(mac).transpose()?,
-        })
+        memory(self.memory_bytes)?;
+        path("kernel", &self.kernel)?;
+        self.initrd.as_deref().map_or(Ok(()), |initrd| path("initrd", initrd))?;
+        cmdline(&self.cmdline)?;
+        for disk in &self.disks {
+            disk_name(&disk.name)?;
+            path(&format!("path of disk {}", disk.name), &disk.template)?;
+        }
+        self.mac.as_deref().map_or(Ok(()), mac)
     }
 }
 
@@ -69,34 +87,36 @@ fn vmm(text: &str) -> Result<VmmKind, ApiError> {
     }
 }
 
-fn memory(text: &str) -> Result<u64, ApiError> {
-    let bytes = size::parse(text).map_err(|why| bad(format!("memory: {why}")))?;
+fn memory(bytes: u64) -> Result<(), ApiError> {
+    let mib = format!("{}MiB", bytes >> 20);
     if bytes > MEMORY_BYTES_MAX {
-        return Err(unsupported(format!("memory = {text:?} does not fit below the PCI hole"))
+        return Err(unsupported(format!("memory = {mib:?} does not fit below the PCI hole"))
             .cause("memory above the hole is not supported yet")
             .remedy(format!("give at most \"{}MiB\"", MEMORY_BYTES_MAX >> 20)));
     }
     if bytes < MEMORY_BYTES_MIN {
         let least = MEMORY_BYTES_MIN >> 20;
-        return Err(bad(format!("memory = {text:?} is too little")).remedy(format!("give at least \"{least}MiB\"")));
+        return Err(bad(format!("memory = {mib:?} is too little")).remedy(format!("give at least \"{least}MiB\"")));
     }
     if bytes % MEMORY_UNIT_BYTES != 0 {
-        return Err(bad(format!("memory = {text:?} is not a whole number of MiB")).remedy("give it in MiB or GiB"));
+        return Err(
+            bad(format!("{bytes} bytes of memory are not a whole number of MiB")).remedy("give memory in MiB or GiB")
+        );
     }
-    Ok(bytes)
+    Ok(())
 }
 
-fn cmdline(text: String) -> Result<String, ApiError> {
+fn cmdline(text: &str) -> Result<(), ApiError> {
     if text.len() > CMDLINE_BYTES_MAX {
         return Err(bad(format!("cmdline is {} bytes long, the limit is {CMDLINE_BYTES_MAX}", text.len())));
     }
     if text.chars().any(char::is_control) {
         return Err(bad("cmdline has a control character in it").remedy("write it on one line"));
     }
-    Ok(text)
+    Ok(())
 }
 
-fn path(field: &str, path: &Path) -> Result<PathBuf, ApiError> {
+fn path(field: &str, path: &Path) -> Result<(), ApiError> {
     if !path.is_absolute() {
         return Err(bad(format!("{field} = {path:?} is not an absolute path"))
             .cause("the node reads the file, wherever it was started")
@@ -108,24 +128,28 @@ fn path(field: &str, path: &Path) -> Result<PathBuf, ApiError> {
     if path.to_string_lossy().chars().any(char::is_control) {
         return Err(bad(format!("{field} has a control character in it")));
     }
-    Ok(path.to_owned())
+    Ok(())
 }
 
-fn disk(text: &DiskText) -> Result<DiskSpec, ApiError> {
-    let DiskText { name, path: template, format, commit } = text;
+fn disk_name(name: &str) -> Result<(), ApiError> {
     let is_name = name.len() <= DISK_NAME_BYTES_MAX
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
-    if !is_name || NOT_DISKS.contains(&name.as_str()) {
-        return Err(bad(format!("{name:?} can't be the name of a disk")).remedy(format!(
-            "give a letter, then letters, digits and '-' (a-z, at most {DISK_NAME_BYTES_MAX}); memory and device are taken"
-        )));
+    if is_name && !NOT_DISKS.contains(&name) {
+        return Ok(());
     }
+    Err(bad(format!("{name:?} can't be the name of a disk")).remedy(format!(
+        "give a letter, then letters, digits and '-' (a-z, at most {DISK_NAME_BYTES_MAX}); memory and device are taken"
+    )))
+}
+
+fn disk(text: DiskText) -> Result<DiskSpec, ApiError> {
+    let DiskText { name, path: template, format, commit } = text;
     match format.as_str() {
         "raw" => {}
         "qcow2" | "qcow" | "vmdk" | "vdi" | "vhdx" | "vpc" | "qed" => {
             return Err(unsupported(format!("disk {name} has format = {format:?}, which is not supported yet"))
-                .remedy(convert(template, format)));
+                .remedy(convert(&template, &format)));
         }
         _ => {
             return Err(bad(format!("disk {name}: {format:?} is no format that this program knows"))
@@ -145,7 +169,7 @@ fn disk(text: &DiskText) -> Result<DiskSpec, ApiError> {
             );
         }
     }
-    Ok(DiskSpec { name: name.clone(), template: path(&format!("path of disk {name}"), template)? })
+    Ok(DiskSpec { name, template })
 }
 
 /// How to make a raw image from another.
@@ -154,7 +178,7 @@ pub(super) fn convert(template: &Path, format: &str) -> String {
     format!("make a raw image of it: qemu-img convert -f {format} -O raw {from} {from}.raw")
 }
 
-fn mac(text: String) -> Result<String, ApiError> {
+fn mac(text: &str) -> Result<(), ApiError> {
     let mut bytes = [0_u8; 6];
     let pairs: Vec<&str> = text.split(':').collect();
     let read = pairs.len() == bytes.len()
@@ -167,7 +191,7 @@ fn mac(text: String) -> Result<String, ApiError> {
         return Err(bad(format!("network.mac = {text:?} is not the address of a card"))
             .remedy("give six pairs of hex digits, as in \"52:54:00:aa:bb:01\""));
     }
-    Ok(text.to_ascii_lowercase())
+    Ok(())
 }
 
 fn bad(message: impl Into<String>) -> ApiError {

@@ -29,11 +29,17 @@ impl Store {
         self.kv.txn(Vec::new(), vec![Op::Delete { key: keys::node(node_id) }]).await.map(drop)
     }
 
-    /// Notes a request (SHA-256 of its message, hex) that begins no attempt, before it is acted on. False: it was
-    /// made before. After [`Error::Unknown`] the request must be signed anew.
-    pub async fn note_request(&self, request_hash: &str) -> Result<bool, Error> {
+    /// Notes a request (SHA-256 of its message, hex) that begins no attempt, before it is acted on. `now_ms` is Unix
+    /// time. False: it was made before. After [`Error::Unknown`] the request must be signed anew.
+    pub async fn note_request(&self, request_hash: &str, now_ms: u64) -> Result<bool, Error> {
         let key = keys::request(request_hash);
-        let record = RequestRecord { attempt_id: None, other: Other::new() };
+        let record = RequestRecord { attempt_id: None, noted_ms: Some(now_ms), other: Other::new() };
         self.apply(Txn::new().expect(&key, Expect::Absent).put(&key, &record)?).await
+    }
+
+    /// When a request was noted; `None` if it never was.
+    pub async fn noted_ms(&self, request_hash: &str) -> Result<Option<u64>, Error> {
+        let found = self.read::<RequestRecord>(&keys::request(request_hash)).await?;
+        Ok(found.and_then(|request| request.value.noted_ms))
     }
 }

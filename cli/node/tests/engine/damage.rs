@@ -114,3 +114,32 @@ fn files_below(dir: &std::path::Path) -> Vec<PathBuf> {
     }
     found
 }
+
+/// After the commit point the VM is gone and made again: from images that are read again in full first.
+#[tokio::test]
+async fn promise_3_a_verified_image_that_was_damaged_before_it_is_restored_again() {
+    let scene = pair().await;
+    let hold = scene.hooks.hold(Point::Written(0, "commits/"));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    scene.vmm.crash("b");
+    let (before, id) = (restores(&scene), scene.id("b"));
+    let staged = scene.node("b").data.join("staging").join(&attempt).join(id);
+    let live = scene.node("b").data.join("instances").join(id).join(format!("vm-{}", &attempt[..12]));
+    let made = || std::fs::metadata(&live).and_then(|dir| dir.modified()).ok();
+    let damaged = [("device", 3), ("memory", 20 * PAGE + 5)].map(|(name, at)| (staged.join(format!("{name}.img")), at));
+    damaged.iter().for_each(|(image, at)| flip(image, *at));
+    hold.release();
+    for (image, at) in &damaged {
+        // What was under way, and one more try.
+        for _ in 0..2 {
+            let last = made();
+            scene.wait_for("it is tried again", async || made().is_some() && made() != last).await;
+        }
+        assert_eq!(restores(&scene), before, "nothing is restored from a damaged {image:?}");
+        flip(image, *at);
+    }
+    scene.end_of("a", attempt).await.committed();
+    assert_eq!(restores(&scene), before + 1);
+    scene.all_run_the_head(&["a", "b"]).await;
+}

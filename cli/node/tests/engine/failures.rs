@@ -194,13 +194,11 @@ async fn promise_1_a_store_that_is_away_at_the_commit_point() {
 
     // A participant that can't reach it once it has finished says so later.
     scene.poke("a", "memory", 20, 22);
-    let hold = scene.hooks.hold(Point::Write(1, "attempts/"));
-    let attempt = scene.begin("a").await;
-    hold.reached().await;
     scene.hooks.fail(Point::Write(1, "attempts/"));
-    hold.release();
-    scene.end_of("a", attempt.clone()).await.committed();
-    assert!(scene.attempt(&attempt).await.is_settled());
+    let ended = scene.commit("a").await;
+    ended.committed();
+    assert_eq!(scene.hooks.left(), []);
+    assert!(scene.attempt(&ended.attempt).await.is_settled());
 }
 
 /// An attempt that fails leaves the source free, whatever became of a target: it can be told later.

@@ -31,6 +31,10 @@ impl Gate {
 impl Kv for Gate {
     async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
         self.open("read")?;
+        let here = |point: &Point| matches!(point, Point::Read(node, p) if *node == self.node && key.starts_with(p));
+        if !self.hooks.pass(here).await {
+            return Err(Error::Unavailable { operation: "read", source: "it was lost on its way".into() });
+        }
         self.kv.get(key).await
     }
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {

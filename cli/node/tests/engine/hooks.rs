@@ -12,6 +12,8 @@ pub(crate) enum Point {
     Host(usize),
     /// The monitor is about to do this with the instance of that name.
     Vm(String, Step),
+    /// A node is about to read a key with this prefix from the state store.
+    Read(usize, &'static str),
     /// A node is about to write a key with this prefix to the state store.
     Write(usize, &'static str),
     /// It has written it, and has not heard so yet.

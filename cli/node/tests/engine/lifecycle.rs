@@ -4,6 +4,8 @@ use form_node::ErrorCode;
 use form_node::store::InstanceStatus;
 use form_vmm_hooks::fake::Step;
 
+use form_vmm_hooks::VmState;
+
 use crate::hooks::vm;
 use crate::scene::Scene;
 
@@ -42,4 +44,26 @@ async fn a_guest_that_ended_by_itself_can_be_started() {
     assert_eq!(again.code, ErrorCode::WrongState);
     scene.commit("a").await.committed();
     scene.all_run_the_head(&["a", "b"]).await;
+}
+
+/// One VM that can't be talked to keeps neither its node nor the others on it from running.
+#[tokio::test]
+async fn a_vm_that_does_not_answer_when_its_node_starts() {
+    let mut scene = Scene::new(&[&["a"], &["b", "c"]]).await;
+    scene.hooks.fail(vm("b", Step::Adopt));
+    scene.node_mut("b").restart().await;
+    assert_eq!(scene.instance("b").await.status, InstanceStatus::CriticalError);
+    assert_eq!(scene.instance("c").await.status, InstanceStatus::Started);
+    // Still not: then nothing is done to its files.
+    for what in ["start", "stop"] {
+        scene.hooks.fail(vm("b", Step::Adopt));
+        scene.post("b", &format!("/api/v1/instances/b/{what}")).refused(scene.api("b")).await;
+        assert_eq!(scene.states("b"), [VmState::Running], "{what}");
+    }
+    // Now it does.
+    let running = scene.post("b", "/api/v1/instances/b/start").refused(scene.api("b")).await;
+    assert_eq!(running.code, ErrorCode::WrongState, "{running:?}");
+    assert_eq!(scene.instance("b").await.status, InstanceStatus::Started);
+    scene.commit("a").await.committed();
+    scene.all_run_the_head(&["a", "b", "c"]).await;
 }

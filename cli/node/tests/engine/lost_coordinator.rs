@@ -42,11 +42,8 @@ impl Lost {
     fn point(self, scene: &Scene) -> Point {
         match self {
             Lost::Preflight => Point::Host(1),
-            // The second time, it is asked for what the commit was captured with.
-            Lost::Warm => {
-                scene.hooks.act(Point::Host(0), || {});
-                Point::Host(0)
-            }
+            // The parent is read for the bases that the shadows are made from.
+            Lost::Warm => Point::Read(0, "commits/"),
             Lost::Capture => vm("a", Step::CaptureStop),
             Lost::Stage => {
                 scene.hooks.act(Point::Host(1), || {});

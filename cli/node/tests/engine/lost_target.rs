@@ -171,9 +171,34 @@ async fn a_target_that_is_lost_before_the_store_is_told() {
     scene.all_run_the_head(&["a", "b", "c", "d"]).await;
 }
 
+/// Neither of its two VMs answers when its node comes back; they do when the outcome is known.
+#[tokio::test]
+async fn promise_1_a_target_that_comes_back_to_vms_that_do_not_answer() {
+    for outcome in [Committed, Aborted] {
+        let Case { mut scene, attempt, other } = Case::at(Lost::Active, outcome).await;
+        scene.node_mut("b").kill();
+        scene.hooks.fail(vm("b", Vmm::Adopt));
+        scene.hooks.fail(vm("b", Vmm::Adopt));
+        scene.node_mut("b").start().await;
+        assert_eq!(scene.hooks.left(), []);
+        other.expect("c is held").release();
+        let ended = scene.end_of("a", attempt).await;
+        match outcome {
+            Committed => {
+                ended.committed();
+                scene.all_run_the_head(&["b", "c", "d"]).await;
+            }
+            Aborted => {
+                ended.failed();
+                scene.all_run_the_head(&["c", "d"]).await;
+            }
+        }
+        assert_eq!(scene.states("b"), [form_vmm_hooks::VmState::Running], "the very same: it was not booted");
+    }
+}
+
 /// A node whose state store is a backup from before what it has seen does not run.
 #[tokio::test]
-#[ignore = "failed once beside the whole suite on loaded cores; cause not found yet"]
 async fn a_store_that_is_behind_is_refused() {
     let mut scene = Scene::new(&[&["a"], &["b"]]).await;
     scene.commit("a").await.committed();

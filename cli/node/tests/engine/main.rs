@@ -17,3 +17,5 @@ mod offers;
 mod overlap;
 mod rogue;
 mod scene;
+mod seeding;
+mod upgrade;

@@ -11,7 +11,7 @@ use form_transport::{FrameIndexBytes, NodeKey};
 
 use crate::before::Before;
 use crate::client::Signed;
-use crate::rogue::{Begun, Forgery, Rogue};
+use crate::rogue::{BODY, Begun, Forgery, Rogue};
 use crate::scene::{DISK_BYTES, MEMORY_BYTES, Scene};
 
 type Changed = HashMap<&'static str, Vec<u8>>;
@@ -24,7 +24,7 @@ async fn scene() -> (Scene, Rogue) {
 }
 
 fn by<'a>(scene: &'a Scene, account: &'a SigningKey) -> Begun<'a> {
-    Begun { account, coordinator: None, cluster: &scene.cluster }
+    Begun { account, coordinator: None, cluster: &scene.cluster, body: BODY }
 }
 
 async fn honest(scene: &Scene, rogue: &Rogue) -> Forgery {
@@ -62,6 +62,8 @@ async fn promise_7_a_target_refuses_what_does_not_fit() {
         ("signature is not valid", Box::new(|f| f.offer.request_signature = [0; 64])),
         // Recovers to another account, which has no right here.
         ("may not do this", Box::new(|f| f.offer.request_recovery_id ^= 1)),
+        ("another body", Box::new(|f| f.offer.request_body.push(b' '))),
+        ("its description is not", Box::new(|f| f.offer.commit.description = "harmless".into())),
         ("malformed", Box::new(|f| f.offer.commit.request_message.truncate(40))),
         ("of another image", Box::new(|f| f.offer.commit.artifacts[1].root = Hash::of(b"another"))),
         ("this machine has no memory of", Box::new(|f| f.resize(1, 2 * MEMORY_BYTES))),
@@ -86,6 +88,23 @@ async fn promise_7_a_target_refuses_what_does_not_fit() {
     forgery.offer.request_signature = earlier.offer.request_signature;
     forgery.offer.request_recovery_id = earlier.offer.request_recovery_id;
     rogue.refused(&scene, &forgery, "b", "another request began this attempt").await;
+
+    // Requests that ask for something else.
+    let other_targets = format!(r#"{{"description":"forged","targets":["{}"]}}"#, "e".repeat(40));
+    for (body, why) in [
+        (other_targets.as_str(), "names other targets"),
+        (r#"{"description":"forged","dry_run":true}"#, "nothing to be changed"),
+        (r#"{"name":"d"}"#, "description is not"),
+        ("{", "can't be read"),
+    ] {
+        let begun = Begun { body, ..by(&scene, &scene.owner) };
+        let forgery = rogue.begin(&scene, begun, "b", &Changed::new()).await;
+        rogue.refused(&scene, &forgery, "b", why).await;
+    }
+    let targets = format!(r#"{{"description":"forged","targets":["0x{}"]}}"#, scene.id("b").to_uppercase());
+    let begun = Begun { body: &targets, ..by(&scene, &scene.owner) };
+    let forgery = rogue.begin(&scene, begun, "b", &Changed::new()).await;
+    accepted(&scene, &mut rogue, &forgery).await;
 
     // A node that is not the source's host.
     let elsewhere = |record: &mut form_node::store::InstanceRecord| record.node_id = scene.node("b").id.clone();
@@ -159,6 +178,34 @@ async fn promise_6_what_is_stale_or_of_somebody_else_has_no_effect() {
     }
     before.still_holds(&scene).await;
     scene.in_order().await;
+    rogue.close().await;
+}
+
+/// What ran between the request and the offer is not what its user saw.
+#[tokio::test]
+async fn a_target_that_was_started_again_since_the_attempt_began_refuses() {
+    let (scene, mut rogue) = scene().await;
+    let forgery = honest(&scene, &rogue).await;
+    for what in ["stop", "start"] {
+        scene.post("b", &format!("/api/v1/instances/b/{what}")).accepted(scene.api("b")).await;
+    }
+    rogue.refused(&scene, &forgery, "b", "stopped or started since").await;
+    let forgery = honest(&scene, &rogue).await;
+    accepted(&scene, &mut rogue, &forgery).await;
+    scene.in_order().await;
+    rogue.close().await;
+}
+
+/// An index that promises more frames than the image could ever need.
+#[tokio::test]
+async fn promise_9_frames_are_held_against_the_length_of_their_image() {
+    let (scene, mut rogue) = scene().await;
+    let mut forgery = honest(&scene, &rogue).await;
+    let mut index = form_delta::FrameIndex::decode(&forgery.offer.indexes[2].0).expect("an index");
+    let frame = form_delta::FrameRef { hash: Hash::of(b"a frame"), len_bytes: 1 << 20 };
+    index.frames = vec![frame; 6];
+    forgery.offer.indexes[2] = FrameIndexBytes(index.encode());
+    rogue.refused(&scene, &forgery, "b", "the frames of root are longer").await;
     rogue.close().await;
 }
 

@@ -38,6 +38,9 @@ struct FetchRequest {
     base_root: Option<[u8; 32]>,
 }
 
+/// The body of a forged request, as its commit tells it.
+pub(crate) const BODY: &str = r#"{"description":"forged"}"#;
+
 /// Frames of each artifact, one after the other, and their lengths.
 type Frames = HashMap<String, (Vec<u8>, Vec<usize>)>;
 
@@ -46,11 +49,13 @@ pub(crate) struct Rogue {
     pub(crate) key: NodeKey,
     transport: Transport,
     frames: Arc<Mutex<Frames>>,
+    answer: Arc<Mutex<Vec<u8>>>,
     heard: mpsc::UnboundedReceiver<(Message, Vec<u8>)>,
 }
 
 struct Served {
     frames: Arc<Mutex<Frames>>,
+    answer: Arc<Mutex<Vec<u8>>>,
     heard: mpsc::UnboundedSender<(Message, Vec<u8>)>,
 }
 
@@ -67,7 +72,7 @@ impl Service for Served {
         }
     }
     async fn request(&self, _: NodeId, _: Vec<u8>) -> Vec<u8> {
-        Vec::new()
+        self.answer.lock().expect("lock").clone()
     }
     async fn fetch(&self, _: NodeId, request: Vec<u8>, sink: ItemSink) -> Result<(), String> {
         let request = FetchRequest::try_from_slice(&request).expect("a request");
@@ -100,6 +105,8 @@ pub(crate) struct Begun<'a> {
     /// The attempt's coordinator, when it is not the rogue.
     pub(crate) coordinator: Option<String>,
     pub(crate) cluster: &'a str,
+    /// The request's body.
+    pub(crate) body: &'a str,
 }
 
 impl Forgery {
@@ -117,9 +124,9 @@ impl Rogue {
     /// Enrolled as a node, and as the host of the instance `source`.
     pub(crate) async fn in_place_of(scene: &Scene, source: &str) -> Self {
         let key = NodeKey::generate().expect("key");
-        let frames = Arc::default();
+        let (frames, answer) = (Arc::default(), Arc::default());
         let (sender, heard) = mpsc::unbounded_channel();
-        let service = Arc::new(Served { frames: Arc::clone(&frames), heard: sender });
+        let service = Arc::new(Served { frames: Arc::clone(&frames), answer: Arc::clone(&answer), heard: sender });
         let transport = Transport::bind((own_ip(), 3003).into(), &key, service).expect("bind");
         let record = NodeRecord {
             node_id: key.id().to_string(),
@@ -131,7 +138,20 @@ impl Rogue {
         scene.store.put_node(&record).await.expect("enrol");
         let hosts = |record: &mut form_node::store::InstanceRecord| record.node_id = key.id().to_string();
         scene.store.update_instance(scene.id(source), hosts).await.expect("write");
-        Self { key, transport, frames, heard }
+        Self { key, transport, frames, answer, heard }
+    }
+
+    /// What it answers to every question from now on.
+    pub(crate) fn answer(&self, answer: &serde_json::Value) {
+        *self.answer.lock().expect("lock") = answer.to_string().into();
+    }
+
+    /// Asks the node of an instance.
+    pub(crate) async fn question(&self, scene: &Scene, of: &str, question: &serde_json::Value) -> serde_json::Value {
+        let node = scene.node(of);
+        let to = PeerAddr { id: node.id.parse().expect("an id"), addr: node.quic };
+        let answer = self.transport.request(&to, question.to_string().into()).await.expect("an answer");
+        serde_json::from_slice(&answer).expect("JSON")
     }
 
     /// begin(A), and an offer of what `target` has as its base, with the images in `changed` in place of their bases.
@@ -144,7 +164,15 @@ impl Rogue {
     ) -> Forgery {
         let request = request(scene, &begun);
         let head = scene.head().await;
-        let participants = ["a", target].map(|name| (name, scene.node(name).id.clone()));
+        let mut participants = Vec::new();
+        for name in ["a", target] {
+            let record = scene.instance(name).await;
+            participants.push(ParticipantRecord {
+                instance_id: record.instance_id,
+                node_id: scene.node(name).id.clone(),
+                lifecycle_generation: record.lifecycle_generation,
+            });
+        }
         let cluster = scene.store.cluster(&scene.cluster).await.expect("read").expect("a cluster");
         let begin = BeginRequest {
             cluster_id: scene.cluster.clone(),
@@ -152,13 +180,7 @@ impl Rogue {
             parent: cluster.head,
             request_hash: hex::encode(request.request_hash()),
             coordinator: begun.coordinator.unwrap_or_else(|| self.key.id().to_string()),
-            participants: participants
-                .map(|(name, node_id)| ParticipantRecord {
-                    instance_id: scene.id(name).into(),
-                    node_id,
-                    lifecycle_generation: 0,
-                })
-                .into(),
+            participants,
             membership_rev: cluster.membership_rev,
             began_ms: now_ms(),
             lease: Duration::from_secs(600),
@@ -197,6 +219,7 @@ impl Rogue {
             node_signature: [0; 64],
             request_signature: request.signature,
             request_recovery_id: request.recovery_id,
+            request_body: begun.body.into(),
             indexes,
         };
         let signer = copy(&self.key);
@@ -291,7 +314,7 @@ impl Rogue {
 
 fn request(scene: &Scene, begun: &Begun<'_>) -> SignedRequest {
     let subject = Some((begun.cluster, scene.id("a")));
-    sign(begun.account, &message(scene.store.installation_id(), subject, "POST", "/api/v1/commit", "{}"))
+    sign(begun.account, &message(scene.store.installation_id(), subject, "POST", "/api/v1/commit", begun.body))
 }
 
 fn copy(key: &NodeKey) -> NodeKey {

@@ -268,7 +268,7 @@ impl Scene {
         self.store.kv().txn(vec![], vec![put]).await.expect("write");
     }
 
-    async fn wait_for(&self, what: &str, holds: impl AsyncFn() -> bool) {
+    pub(crate) async fn wait_for(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !holds().await {
             assert!(Instant::now() < until, "never: {what}");

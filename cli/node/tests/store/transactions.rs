@@ -62,11 +62,13 @@ async fn the_same_request_is_the_same_attempt_for_ever() {
 async fn a_request_that_began_nothing_begins_nothing_later() {
     let (_dir, store) = store().await;
     cluster(&store, 1).await;
-    assert!(store.note_request("r1").await.expect("note"));
-    assert!(!store.note_request("r1").await.expect("note"));
+    assert!(store.note_request("r1", 5).await.expect("note"));
+    assert!(!store.note_request("r1", 6).await.expect("note"));
+    assert_eq!(store.noted_ms("r1").await.expect("read"), Some(5));
+    assert_eq!(store.noted_ms("r0").await.expect("read"), None);
     assert_eq!(store.begin(&request(&store, "r1").await).await.expect("begin"), Begin::Replayed);
     begun(&store, "r2").await;
-    assert!(!store.note_request("r2").await.expect("note"), "one that began an attempt was made too");
+    assert!(!store.note_request("r2", 6).await.expect("note"), "one that began an attempt was made too");
 }
 
 #[tokio::test]

@@ -37,6 +37,9 @@ pub struct RequestRecord {
     /// The attempt it began, if it was a commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt_id: Option<String>,
+    /// When it was noted, if it was none that begins an attempt: Unix time, ms, by the clock of the node it came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noted_ms: Option<u64>,
     /// Kept as found.
     #[serde(flatten)]
     pub other: Other,

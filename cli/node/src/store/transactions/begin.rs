@@ -170,7 +170,7 @@ impl Store {
         let mut after = cluster.value;
         after.epoch = attempt.epoch;
         after.pending = Some(attempt.attempt_id.clone());
-        let seen = RequestRecord { attempt_id: Some(attempt.attempt_id.clone()), other: Other::new() };
+        let seen = RequestRecord { attempt_id: Some(attempt.attempt_id.clone()), noted_ms: None, other: Other::new() };
         let lock = LockRecord {
             attempt_id: attempt.attempt_id.clone(),
             coordinator: attempt.coordinator.clone(),

@@ -1,0 +1,139 @@
+//! The source's own copies of the images of a running guest, and what they are.
+//!
+//! Whatever takes long is done while the guest runs (warm): the copy, the compare with the base, the manifest. Then the
+//! copies are brought up to the guest again, until little changes meanwhile, so that little is left for the pause. What
+//! was written since the manifest was made is remembered, and only that is cut and hashed again.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use form_delta::{Extent, Hash, Image, Manifest, Refreshed, normalise, refresh_shadow};
+
+use super::bases::{self, staged_manifest};
+use super::build::delta;
+use super::instance::{LocalInstance, MEMORY, file_name};
+use super::layout::{Layout, create_file, make_dir, remove_dir, write_durably};
+use super::limits::{WARM_ROUNDS_MAX, WARM_WRITTEN_BYTES_SMALL};
+use crate::error::ApiError;
+
+/// A copy and the live file that it follows.
+pub(crate) struct Shadow {
+    pub(crate) artifact: String,
+    path: PathBuf,
+    live: File,
+    copy: File,
+    base_root: Option<Hash>,
+    /// Of the copy, but for what was written `since`.
+    manifest: Manifest,
+    /// Where the copy was written when the manifest was made; with a base that is where it differs from the base.
+    changed: Vec<Extent>,
+    since: Vec<Extent>,
+}
+
+/// A copy that does not change any more; its manifest is beside it.
+pub(crate) struct Still {
+    pub(crate) path: PathBuf,
+    /// The base that it was made from.
+    pub(crate) base_root: Option<Hash>,
+    pub(crate) image: Image,
+    pub(crate) manifest: Manifest,
+    /// Where it differs from the base; `None` without one.
+    pub(crate) changed: Option<Vec<Extent>>,
+}
+
+/// Copies of all images of a running instance, nearly equal to them.
+pub(crate) struct Warm {
+    pub(crate) shadows: Vec<Shadow>,
+    /// How often they were brought up to the guest after the first time.
+    pub(crate) rounds: u32,
+}
+
+/// Makes the copies, each from its base where there is one.
+pub(crate) fn warm(
+    layout: &Layout,
+    source: &LocalInstance,
+    staging: &Path,
+    bases: &BTreeMap<String, Hash>,
+) -> Result<Warm, ApiError> {
+    remove_dir(staging).and_then(|()| make_dir(staging)).map_err(|e| ApiError::io("make", staging, &e))?;
+    let live = layout.live(&source.instance_id, &source.live);
+    let artifacts = std::iter::once(MEMORY).chain(source.spec.disks.iter().map(|d| d.name.as_str()));
+    let made = artifacts.map(|artifact| {
+        let base = bases.get(artifact).and_then(|root| bases::open(layout, &source.cluster_id, *root));
+        Shadow::make(artifact, &live, staging, base)
+    });
+    let mut shadows = made.collect::<Result<Vec<_>, _>>()?;
+    let (mut rounds, mut before) = (0, u64::MAX);
+    while rounds < WARM_ROUNDS_MAX {
+        rounds += 1;
+        let mut written = 0;
+        for shadow in &mut shadows {
+            let done = shadow.follow()?;
+            written += done.bytes_written;
+            shadow.wrote(done.changed);
+        }
+        // Small enough, or the guest is as fast as we are.
+        if written <= WARM_WRITTEN_BYTES_SMALL || written > before / 2 {
+            break;
+        }
+        before = written;
+    }
+    Ok(Warm { shadows, rounds })
+}
+
+impl Shadow {
+    fn make(artifact: &str, live: &Path, staging: &Path, base: Option<bases::Base>) -> Result<Self, ApiError> {
+        let path = staging.join(file_name(artifact));
+        let copy = match &base {
+            Some(base) => {
+                form_delta::clone_image(&base.path, &path).map_err(|e| delta(artifact, e))?;
+                OpenOptions::new().read(true).write(true).open(&path)
+            }
+            None => create_file(&path),
+        }
+        .map_err(|e| ApiError::io("open", &path, &e))?;
+        let live_path = live.join(file_name(artifact));
+        let live = File::open(&live_path).map_err(|e| ApiError::io("open", &live_path, &e))?;
+        let changed = refresh_shadow(&live, &copy).map_err(|e| delta(artifact, e))?.changed;
+        let image = Image::open(&path).map_err(|e| delta(artifact, e))?;
+        // The copy was the base: it differs where it was written, and nowhere else.
+        let manifest = match &base {
+            Some(base) => {
+                form_delta::rechunk(&image, &base.manifest, changed.clone()).map_err(|e| delta(artifact, e))?
+            }
+            None => form_delta::scan(&image),
+        };
+        let base_root = base.map(|b| b.root);
+        Ok(Self { artifact: artifact.to_owned(), path, live, copy, base_root, manifest, changed, since: Vec::new() })
+    }
+
+    /// Brings the copy up to the live file.
+    pub(crate) fn follow(&self) -> Result<Refreshed, ApiError> {
+        refresh_shadow(&self.live, &self.copy).map_err(|e| delta(&self.artifact, e))
+    }
+
+    /// Takes note of where [`Shadow::follow`] has written.
+    pub(crate) fn wrote(&mut self, extents: Vec<Extent>) {
+        self.since.extend(extents);
+    }
+
+    /// The copy is complete: what it is now.
+    pub(crate) fn freeze(self, staging: &Path) -> Result<Still, ApiError> {
+        let failed = |e| delta(&self.artifact, e);
+        let image = Image::open(&self.path).map_err(failed)?;
+        let manifest = form_delta::rechunk(&image, &self.manifest, self.since.clone()).map_err(failed)?;
+        let changed = self.base_root.map(|_| normalise([self.changed, self.since].concat()));
+        let still = Still { path: self.path, base_root: self.base_root, image, manifest, changed };
+        still.write_manifest(staging, &self.artifact)?;
+        Ok(still)
+    }
+}
+
+impl Still {
+    /// Puts the manifest beside the image, durably.
+    pub(crate) fn write_manifest(&self, staging: &Path, artifact: &str) -> Result<(), ApiError> {
+        let path = staged_manifest(staging, artifact);
+        write_durably(&path, &self.manifest.encode()).map_err(|e| ApiError::io("write", &path, &e))
+    }
+}
