@@ -10,12 +10,12 @@ pub(crate) const HELP: &str = "\
 Exit codes:
     0  done
     1  failed in a way that has no code of its own
-    2  wrong usage, a malformed request or key, or something this version can't do
-    3  no such instance, attempt or node
+    2  wrong usage, a malformed request or key, a damaged file, or something this version can't do
+    3  no such instance, attempt, node or file
     4  the signer may not, or the request is stale or was made before
     5  conflict: another commit won or is under way
-    6  the instance is in the wrong state
-    7  a target is down or can't take the commit
+    6  the instance is in the wrong state, or the image is not the one that was meant
+    7  a target is down or can't take the commit, or a disk is full
     8  the commit failed and was undone: nothing changed
     9  the node or its state store can't be reached
    10  something is missing on the host (QEMU, a kernel)

@@ -28,6 +28,12 @@ impl Output {
         if self.json { self.json_line(value) } else { stdout_line(&text()) }
     }
 
+    /// The same on stderr, for a command whose stdout is taken.
+    pub(crate) fn result_aside(self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        let json = || serde_json::to_string(value).unwrap_or_else(|error| error.to_string());
+        stderr_line(&if self.json { json() } else { text() });
+    }
+
     /// One JSON object on a line of stdout.
     pub(crate) fn json_line(self, value: &impl Serialize) {
         match serde_json::to_string(value) {

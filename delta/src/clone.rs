@@ -47,7 +47,8 @@ pub fn clone_image(from: &Path, to: &Path) -> Result<CloneKind> {
     cloned
 }
 
-fn clone_file(source: &File, target: &File) -> Result<CloneKind> {
+/// The same, into a file that was just made and is empty.
+pub fn clone_file(source: &File, target: &File) -> Result<CloneKind> {
     // Whatever the reason of a refusal (another file system, one without reflinks), copying answers it or meets it again.
     if ioctl_ficlone(target, source).is_ok() {
         return Ok(CloneKind::Reflink);

@@ -98,6 +98,10 @@ pub enum Object {
     Frame(u32),
     /// The file in which frames wait.
     Spool,
+    /// A file that holds a whole delta.
+    DeltaFile,
+    /// What is kept of an image beside it.
+    ImageIndex,
     /// A frozen image.
     Image,
     /// The image that a delta is made against.
@@ -124,6 +128,8 @@ impl fmt::Display for Object {
             Object::BlockIndex => f.write_str("block index"),
             Object::Frame(number) => write!(f, "frame {number}"),
             Object::Spool => f.write_str("frame spool"),
+            Object::DeltaFile => f.write_str("delta file"),
+            Object::ImageIndex => f.write_str("image index"),
             Object::Image => f.write_str("image"),
             Object::Base => f.write_str("base image"),
             Object::Output => f.write_str("rebuilt image"),

@@ -3,7 +3,8 @@
 //! A machine's memory and disks are *images*. [`scan`] cuts an image into content-defined chunks and lists them in a [`Manifest`], whose hash (its *root*)
 //! names the image. [`diff`] gets the same manifest from a base image in a fraction of the time. [`encode`] writes recipes that turn the base into the new
 //! image, in [frames](FrameRef) listed by a [`FrameIndex`]. On the other side frames are checked on arrival ([`FrameIndex::verify`]), wait in a [`Spool`],
-//! become a [`Plan`] ([`plan`]), and are written by [`apply`].
+//! become a [`Plan`] ([`plan`]), and are written by [`apply`]. A [`DeltaWriter`] puts all of that into one file, which [`open_delta`] reads; an
+//! [`ImageIndex`] keeps what is known of an image beside it.
 //!
 //! What holds throughout:
 //!
@@ -21,6 +22,7 @@ mod blocks;
 mod clone;
 mod codec;
 mod error;
+mod file;
 mod hash;
 mod image;
 pub mod limits;
@@ -37,14 +39,15 @@ pub mod generate;
 
 pub use apply::{Applied, Engine, apply};
 pub use blocks::BlockIndex;
-pub use clone::{CloneKind, clone_image};
+pub use clone::{CloneKind, clone_file, clone_image};
 pub use error::{Error, ErrorKind, Object, Result};
+pub use file::{DeltaWriter, FileIdentity, ImageIndex, open_delta, summarise};
 pub use hash::{Hash, ParseHashError};
 pub use image::{Extent, Image, normalise};
 pub use live::{Refreshed, refresh_shadow};
 pub use manifest::{Chunk, Manifest};
 pub use rebuild::{Plan, Spool, plan};
 pub use recipe::{Base, Encoded, FrameIndex, FrameRef, Share, Totals, VerifiedFrame, encode};
-pub use scan::{Diff, diff, rechunk, scan, scan_reference};
+pub use scan::{Diff, compare, diff, rechunk, scan, scan_reference};
 pub use standby::Standby;
 pub use verify::{verify_chunks, verify_image};

@@ -34,6 +34,11 @@ pub const FRAME_BYTES_MAX: u32 = 4 << 20;
 /// Most frames that one index lists.
 pub const FRAMES_MAX: u32 = 1 << 19;
 
+/// Longest encoding of a frame index.
+pub const FRAME_INDEX_BYTES_MAX: u64 = 4096 + 36 * FRAMES_MAX as u64;
+/// Longest image index: the manifest of the largest image in the smallest chunks, and as much again.
+pub const IMAGE_INDEX_BYTES_MAX: u64 = 2 * 36 * (IMAGE_BYTES_MAX / CHUNK_BYTES_MIN as u64);
+
 /// zstd level of a delta with at most `SMALL_DELTA_BYTES` of changed blocks: there is time to look closer.
 pub const ZSTD_LEVEL_SMALL: i32 = 9;
 /// Where a delta stops being small.

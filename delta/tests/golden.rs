@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up must fail")]
 
+use std::io::Write;
+
 use form_delta::{
-    Base, Encoded, Engine, FrameIndex, Hash, Manifest, Share, Spool, apply, diff, encode,
+    Base, BlockIndex, DeltaWriter, Encoded, Engine, FileIdentity, FrameIndex, Hash, ImageIndex, Manifest, Share, Spool,
+    apply, diff, encode,
     generate::{image, memory_file, noise},
     plan, scan, verify_image,
 };
@@ -68,6 +71,29 @@ fn a_frame_is_as_documented() {
 #[test]
 fn a_frame_index_is_as_documented() {
     assert_eq!(hex(&hello().2.index.encode()), documented("### Frame index: worked example"));
+}
+
+#[test]
+fn a_delta_file_is_as_documented() {
+    let (_, frames, encoded) = hello();
+    let mut file = DeltaWriter::new(Vec::new()).unwrap();
+    file.write_all(&frames).unwrap();
+    assert_eq!(hex(&file.finish(&encoded.index).unwrap().0), documented("### Delta file: worked example"));
+}
+
+#[test]
+fn an_image_index_is_as_documented() {
+    let identity = FileIdentity {
+        device: 0xfe01,
+        inode: 131_077,
+        len_bytes: 12,
+        modified: (1_795_422_309, 500_000_000),
+        changed: (1_795_422_310, 250_000_000),
+    };
+    let manifest = hello().0;
+    let blocks = BlockIndex::build(&image(b"hello, world").unwrap(), manifest.root()).unwrap();
+    let index = ImageIndex { identity, manifest, blocks };
+    assert_eq!(hex(&index.encode()), documented("### Image index: worked example"));
 }
 
 /// A base and a new image that need every kind of record and part, with a prefix.

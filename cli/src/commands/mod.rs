@@ -1,6 +1,7 @@
 //! One file per command; its doc comment is its help.
 
 mod account;
+mod delta;
 mod manage;
 mod node;
 mod session;
@@ -19,6 +20,8 @@ pub(crate) enum Command {
     Manage(manage::ManageCommand),
     #[command(subcommand)]
     Account(account::AccountCommand),
+    #[command(subcommand)]
+    Delta(delta::DeltaCommand),
 }
 
 pub(crate) async fn run(command: Command, output: Output) -> Result<(), Stop> {
@@ -26,5 +29,6 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Stop> {
         Command::Node(command) => node::run(command, output).await,
         Command::Manage(command) => manage::run(command, output).await,
         Command::Account(command) => account::run(command, output).await,
+        Command::Delta(command) => delta::run(command, output).await,
     }
 }

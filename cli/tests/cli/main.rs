@@ -4,6 +4,10 @@
 
 mod bad_input;
 mod commit;
+mod delta;
+mod delta_interrupted;
+mod delta_refusals;
+mod delta_scene;
 mod fake_node;
 mod node_process;
 mod other_commands;

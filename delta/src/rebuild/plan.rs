@@ -11,6 +11,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Plan {
     manifest: Manifest,
+    made: Vec<Extent>,
     base_lens_bytes: Vec<u64>,
     totals: Totals,
 }
@@ -19,6 +20,11 @@ impl Plan {
     /// The manifest of the new image; its root is the one that the index names.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The chunks that do not stay as the first base has them, neighbours together: what [`verify_chunks`](crate::verify_chunks) reads back.
+    pub fn made(&self) -> &[Extent] {
+        &self.made
     }
 
     /// Bytes by kind of recipe.
@@ -57,6 +63,7 @@ pub fn plan(index: &FrameIndex, spool: &Spool, bases: &[&Manifest]) -> Result<Pl
         Planner { len_bytes: index.image_len_bytes, bases, offsets: Vec::new(), position: 0, chunks: Vec::new() };
     planner.offsets = bases.iter().map(|manifest| manifest.offsets()).collect();
     let mut totals = Totals::default();
+    let mut made: Vec<Extent> = Vec::new();
     for number in 0..index.frames.len() as u32 {
         let frame = read_frame(&spool.read(number)?)?;
         if frame.position != planner.position {
@@ -65,6 +72,12 @@ pub fn plan(index: &FrameIndex, spool: &Spool, bases: &[&Manifest]) -> Result<Pl
         for record in &frame.records {
             let position = planner.position;
             planner.add(record).map_err(|reason| Error::Recipe { frame: number, position, reason })?;
+            let end = planner.position;
+            match made.last_mut() {
+                _ if matches!(record, Record::Copy { from, .. } if from.is_kept_at(position)) => {}
+                Some(last) if last.end == position => last.end = end,
+                _ => made.push(Extent::new(position, end)),
+            }
         }
         totals.add(&frame);
     }
@@ -77,7 +90,12 @@ pub fn plan(index: &FrameIndex, spool: &Spool, bases: &[&Manifest]) -> Result<Pl
             found: manifest.root(),
         });
     }
-    Ok(Plan { manifest, base_lens_bytes: bases.iter().map(|manifest| manifest.image_len_bytes()).collect(), totals })
+    Ok(Plan {
+        manifest,
+        made,
+        base_lens_bytes: bases.iter().map(|manifest| manifest.image_len_bytes()).collect(),
+        totals,
+    })
 }
 
 fn names(roots: &[Hash]) -> String {

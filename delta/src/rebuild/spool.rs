@@ -1,5 +1,6 @@
 use std::{
     fs::{File, OpenOptions},
+    ops::Range,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     sync::{Mutex, PoisonError},
@@ -30,16 +31,21 @@ impl Spool {
             .mode(0o600)
             .open(path)
             .map_err(Error::io("create", Object::Spool))?;
-        Ok(Spool::new(file, index, false))
+        Ok(Spool::new(file, 0, index, false))
     }
 
     /// A spool in a file that holds all frames already, as [`encode`](crate::encode) wrote them. Each is verified when it is read.
     pub fn full(file: File, index: FrameIndex) -> Spool {
-        Spool::new(file, index, true)
+        Spool::full_at(file, 0, index)
     }
 
-    fn new(file: File, index: FrameIndex, present: bool) -> Spool {
-        let mut next = 0;
+    /// The same for frames that begin at `start` of the file.
+    pub(crate) fn full_at(file: File, start: u64, index: FrameIndex) -> Spool {
+        Spool::new(file, start, index, true)
+    }
+
+    fn new(file: File, start: u64, index: FrameIndex, present: bool) -> Spool {
+        let mut next = start;
         let offsets = index.frames.iter().map(|frame| {
             let offset = next;
             next += u64::from(frame.len_bytes);
@@ -81,6 +87,13 @@ impl Spool {
         let mut bytes = vec![0; listed.len_bytes as usize];
         self.file.read_exact_at(&mut bytes, self.offsets[number as usize]).map_err(Error::io("read back", object))?;
         self.index.verify(number, bytes)
+    }
+
+    /// Where in the file a frame stands.
+    pub fn file_range(&self, number: u32) -> Result<Range<u64>> {
+        let listed = self.index.frame(number)?;
+        let start = self.offsets[number as usize];
+        Ok(start..start + u64::from(listed.len_bytes))
     }
 
     fn present(&self) -> std::sync::MutexGuard<'_, Vec<bool>> {

@@ -40,8 +40,13 @@ pub fn scan_reference(image: &Image) -> Manifest {
 /// chunks and hashes only around changes. `base_manifest` must be that of `base`.
 pub fn diff(base: &Image, base_manifest: &Manifest, new: &Image) -> Result<Diff> {
     base_manifest.fits(Object::Base, base)?;
-    let changed = compare::changed_extents(base, new)?;
+    let changed = compare(base, new)?;
     Ok(Diff { manifest: rechunk(new, base_manifest, changed.clone())?, changed })
+}
+
+/// The first half of [`diff`]: where `new` differs from `base`. The second is [`rechunk`].
+pub fn compare(base: &Image, new: &Image) -> Result<Vec<Extent>> {
+    compare::changed_extents(base, new)
 }
 
 fn cutter(bytes: &[u8]) -> FastCDC<'_> {

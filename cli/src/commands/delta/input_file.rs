@@ -1,0 +1,33 @@
+//! Where a delta is read from: a file, or stdin.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use form_node::ApiError;
+use rustix::fs::{Mode, OFlags, open};
+
+use super::failure;
+use super::output_file::directory;
+
+/// What stands for stdin and stdout.
+pub(super) fn is_stream(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Opens a delta. What comes from stdin goes into a file without a name beside `near` first: its index stands at its end.
+pub(super) fn open_input(path: &Path, near: &Path) -> Result<File, ApiError> {
+    if !is_stream(path) {
+        return File::open(path).map_err(|error| failure::io("read", path, &error));
+    }
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let spooled = open(directory(near), flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from).and_then(|file| {
+        let mut file = File::from(file);
+        io::copy(&mut io::stdin().lock(), &mut file)?;
+        Ok(file)
+    });
+    spooled.map_err(|error| {
+        let failed = failure::io("read from stdin", path, &error);
+        if failed.remedy.is_some() { failed } else { failed.remedy("save the delta to a file, and apply that") }
+    })
+}

@@ -1,0 +1,122 @@
+//! What a command has half done, so that Ctrl-C leaves nothing of it.
+
+use std::fs::{File, OpenOptions, remove_file};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use form_node::{ApiError, ErrorCode};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::Stop;
+use crate::output::Output;
+
+/// The files that must not outlive the command. The work and the signals share it: whoever holds the lock knows that no
+/// file comes or goes meanwhile.
+#[derive(Clone)]
+pub(super) struct Workplace(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    interrupted: bool,
+    temporary: Option<PathBuf>,
+    dirty: Option<PathBuf>,
+}
+
+impl Workplace {
+    pub(super) fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a file that goes when the command is interrupted.
+    pub(super) fn create(&self, path: &Path) -> io::Result<File> {
+        let mut state = self.state();
+        state.still_wanted()?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        state.temporary = Some(path.to_owned());
+        Ok(file)
+    }
+
+    /// Removes the file that was made, if it is still there.
+    pub(super) fn discard(&self) {
+        if let Some(path) = self.state().temporary.take() {
+            // What can't be removed now could not be removed by anybody.
+            let _ = remove_file(path);
+        }
+    }
+
+    /// From now on this file of the user's is neither what it was nor what it will be.
+    pub(super) fn begin_changing(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.still_wanted()?;
+        state.dirty = Some(path.to_owned());
+        Ok(())
+    }
+
+    /// Runs the last step, after which a file is whole under its name.
+    pub(super) fn publish(&self, step: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut state = self.state();
+        state.still_wanted()?;
+        step()?;
+        *state = State::default();
+        Ok(())
+    }
+
+    /// The file that was being changed, if one was.
+    pub(super) fn dirty(&self) -> Option<PathBuf> {
+        self.state().dirty.clone()
+    }
+
+    fn interrupt(&self) {
+        self.state().interrupted = true;
+        self.discard();
+    }
+}
+
+impl State {
+    fn still_wanted(&self) -> io::Result<()> {
+        if self.interrupted { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
+}
+
+/// What a user must know of a file that was left half changed.
+pub(super) fn dirty_remark(path: &Path) -> String {
+    format!(
+        "{} was being changed: it is neither the base nor the new image; remove it, and make it anew from the base",
+        path.display()
+    )
+}
+
+/// Runs work that blocks, on a thread of its own, until it is done or the command is told to end.
+pub(super) async fn until_interrupted(
+    work: impl FnOnce() -> Result<(), Stop> + Send + 'static,
+    workplace: &Workplace,
+    output: Output,
+) -> Result<(), Stop> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| ApiError::new(ErrorCode::Internal, "signals can't be listened for").cause(error))
+    };
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let working = tokio::task::spawn_blocking(work);
+    tokio::select! {
+        done = working => match done {
+            Ok(done) => return done,
+            Err(error) => return Err(ApiError::new(ErrorCode::Internal, "the work ended in a panic").cause(error).into()),
+        },
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    workplace.interrupt();
+    if let Some(path) = workplace.dirty() {
+        output.note(&dirty_remark(&path));
+    }
+    Err(Stop::Interrupted)
+}
