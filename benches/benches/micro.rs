@@ -96,7 +96,7 @@ fn main() -> Result<()> {
     let planned = plan_full(&encoded, &spool)?;
     let rebuild = || {
         let out = File::options().create(true).truncate(true).read(true).write(true).open(path("rebuilt")).ok();
-        out.map_or(Ok(()), |out| apply(&planned, &spool, None, &out, Engine::probe().0, &mut |_, _| {}).map(drop))
+        out.map_or(Ok(()), |out| apply(&planned, &spool, &[], &out, Engine::probe().0, &mut |_, _| {}).map(drop))
     };
     let cp = || {
         let copied = clone_image(&path("records"), &path("copied"));
@@ -116,12 +116,12 @@ const CHANGES: [(&str, IsChanged); 3] = [
 
 /// Encodes an image without a base.
 fn full(new: &Image, manifest: &Manifest, out: &mut dyn Write) -> form_delta::Result<Encoded> {
-    encode(None, new, manifest, out, &mut |_, _| {})
+    encode(&[], new, manifest, &[], out, &mut |_, _| {})
 }
 
 /// Plans its rebuild.
 fn plan_full(encoded: &Encoded, spool: &Spool) -> form_delta::Result<Plan> {
-    plan(&encoded.index, spool, None)
+    plan(&encoded.index, spool, &[])
 }
 
 /// A file of records like a log's, which compress about three to one, in which the named blocks of 4 KiB are other records.
