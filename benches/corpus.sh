@@ -111,7 +111,7 @@ D1() {
 }
 
 D2() {
-  chroot "$root" apt-get -qy install --no-install-recommends nginx-light python3 git > "$work/apt.log" 2>&1 ||
+  chroot "$root" apt-get -qy install --no-install-recommends nginx-light python3 > "$work/apt.log" 2>&1 ||
     { tail "$work/apt.log" >&2; fail "installing packages in the guest failed"; }
 }
 
