@@ -8,7 +8,7 @@ use std::{
 };
 
 use form_delta::{
-    CloneKind, ErrorKind, FrameIndex, Image, Refreshed, Spool, clone_image, encode,
+    CloneKind, ErrorKind, Extent, FrameIndex, Image, Refreshed, Spool, clone_image, encode,
     generate::{image, memory_file, noise},
     refresh_shadow, scan, verify_image,
 };

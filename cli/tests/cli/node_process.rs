@@ -185,6 +185,38 @@ fn a_store_that_is_none() {
 }
 
 #[test]
+fn a_node_is_removed_once_and_only_without_instances() {
+    let dir = tempfile::tempdir().unwrap();
+    let (api, quic) = addresses();
+    let made = init(dir.path(), &dir.path().join("n1"), api.local_addr().unwrap(), quic.local_addr().unwrap());
+    let made: Value = serde_json::from_str(&made.stdout).unwrap();
+    let id = made["node_id"].as_str().unwrap();
+    let store = format!("sqlite:{}", dir.path().join("state.db").display());
+    let remove = || form(&["node", "remove", id, "--store", &store]);
+    assert_data_eq!(
+        remove().to_string().replace(id, "ID"),
+        str![[r#"
+exit 0
+removed ID
+
+"#]]
+    );
+    assert_data_eq!(
+        remove().to_string().replace(id, "ID"),
+        str![[r#"
+exit 3
+error: node ID is not enrolled
+fix: `form node status` shows a node's id
+
+"#]]
+    );
+    // A store that is not there is not made.
+    let nowhere = format!("sqlite:{}", dir.path().join("elsewhere/state.db").display());
+    assert_ne!(form(&["node", "remove", id, "--store", &nowhere]).code, 0);
+    assert!(!dir.path().join("elsewhere").exists());
+}
+
+#[test]
 fn a_log_filter_that_is_none() {
     let mut command = command(&["node", "run", "--data", "/nowhere"]);
     let output = command.env("FORM_LOG", "form=loud").output().unwrap();

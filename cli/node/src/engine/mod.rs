@@ -38,4 +38,4 @@ mod work;
 
 pub(crate) use layout::write_durably;
 pub(crate) use node::{Node, blocking};
-pub use run::{InitOptions, Initialised, init, run, run_on};
+pub use run::{InitOptions, Initialised, init, remove, run, run_on};

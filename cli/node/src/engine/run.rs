@@ -88,6 +88,33 @@ fn record(key: &NodeKey, config: &NodeConfig) -> NodeRecord {
     }
 }
 
+/// Forgets a node in the installation's state store: the others refuse its key from then on.
+///
+/// # Errors
+/// There is no such store or node, or it has instances.
+pub async fn remove(store: &str, node_id: &str) -> Result<(), ApiError> {
+    // Opening would make it.
+    if let Some(path) = store.strip_prefix("sqlite:").map(Path::new).filter(|path| !path.exists()) {
+        return Err(ApiError::new(ErrorCode::NotFound, format!("there is no state store {}", path.display()))
+            .remedy("give the URL that stands in node.toml of the nodes that are left"));
+    }
+    let store = Store::open(store).await?;
+    if store.node(node_id).await?.is_none() {
+        return Err(ApiError::new(ErrorCode::NotFound, format!("node {node_id} is not enrolled"))
+            .remedy("`form node status` shows a node's id"));
+    }
+    let hosted: Vec<_> =
+        store.instances().await?.into_iter().filter(|i| i.node_id == node_id).map(|i| i.name).collect();
+    if !hosted.is_empty() {
+        return Err(ApiError::new(
+            ErrorCode::WrongState,
+            format!("node {node_id} has instances: {}", hosted.join(", ")),
+        )
+        .remedy("stop and delete them first: form manage stop, form manage delete"));
+    }
+    Ok(store.remove_node(node_id).await?)
+}
+
 /// Runs a node until `shutdown` is done. Its VMs go on without it.
 ///
 /// # Errors

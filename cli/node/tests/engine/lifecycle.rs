@@ -67,3 +67,15 @@ async fn a_vm_that_does_not_answer_when_its_node_starts() {
     scene.commit("a").await.committed();
     scene.all_run_the_head(&["a", "b", "c"]).await;
 }
+
+#[tokio::test]
+async fn a_node_that_has_instances_stays_enrolled() {
+    let scene = Scene::new(&[&["a"], &["b"], &[]]).await;
+    let store = format!("sqlite:{}", scene.dir.path().join("state/state.db").display());
+    let error = form_node::remove(&store, &scene.node("b").id).await.expect_err("b is there");
+    assert_eq!((error.code, error.message.ends_with("instances: b")), (ErrorCode::WrongState, true), "{error:?}");
+    let empty = &scene.nodes[2].id;
+    form_node::remove(&store, empty).await.expect("removed");
+    assert_eq!(form_node::remove(&store, empty).await.expect_err("it is gone").code, ErrorCode::NotFound);
+    scene.commit("a").await.committed();
+}

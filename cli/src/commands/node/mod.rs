@@ -2,6 +2,7 @@
 
 mod init;
 mod log;
+mod remove;
 mod run;
 mod status;
 
@@ -14,6 +15,7 @@ use crate::output::Output;
 #[derive(Subcommand)]
 pub(crate) enum NodeCommand {
     Init(init::InitArgs),
+    Remove(remove::RemoveArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
 }
@@ -21,6 +23,7 @@ pub(crate) enum NodeCommand {
 pub(super) async fn run(command: NodeCommand, output: Output) -> Result<(), Stop> {
     match command {
         NodeCommand::Init(args) => init::run(args, output).await,
+        NodeCommand::Remove(args) => remove::run(args, output).await,
         NodeCommand::Run(args) => run::run(args, output).await,
         NodeCommand::Status(args) => status::run(args, output).await,
     }
