@@ -149,7 +149,7 @@ new     C  4.3 MiB
 root    [..]
 delta   P  [..] KiB
 from    a copy of the base[..]
-written 1.3 MiB in 3 writes by pwrite, 2 holes punched
+written [..] by pwrite, [..] punched
 
 kind[..] image [..] delta
 keep [..]

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use form_delta::{
-    Applied, CloneKind, Engine, ErrorKind, Plan, Spool, clone_file, open_delta, verify_image, verify_made,
+    Applied, CloneKind, Engine, ErrorKind, Plan, Spool, clone_file, open_delta, verify_chunks, verify_image,
 };
 use form_node::{ApiError, ErrorCode};
 use serde_json::json;
