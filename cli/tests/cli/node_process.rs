@@ -193,17 +193,23 @@ fn a_node_is_removed_once_and_only_without_instances() {
     let id = made["node_id"].as_str().unwrap();
     let store = format!("sqlite:{}", dir.path().join("state.db").display());
     let remove = || form(&["node", "remove", id, "--store", &store]);
-    assert_data_eq!(remove().to_string().replace(id, "ID"), str![[r#"
+    assert_data_eq!(
+        remove().to_string().replace(id, "ID"),
+        str![[r#"
 exit 0
 removed ID
 
-"#]]);
-    assert_data_eq!(remove().to_string().replace(id, "ID"), str![[r#"
+"#]]
+    );
+    assert_data_eq!(
+        remove().to_string().replace(id, "ID"),
+        str![[r#"
 exit 3
 error: node ID is not enrolled
 fix: `form node status` shows a node's id
 
-"#]]);
+"#]]
+    );
     // A store that is not there is not made.
     let nowhere = format!("sqlite:{}", dir.path().join("elsewhere/state.db").display());
     assert_ne!(form(&["node", "remove", id, "--store", &nowhere]).code, 0);

@@ -98,7 +98,7 @@ fn memory(bytes: u64) -> Result<(), ApiError> {
         let least = MEMORY_BYTES_MIN >> 20;
         return Err(bad(format!("memory = {mib:?} is too little")).remedy(format!("give at least \"{least}MiB\"")));
     }
-    if bytes % MEMORY_UNIT_BYTES != 0 {
+    if !bytes.is_multiple_of(MEMORY_UNIT_BYTES) {
         return Err(
             bad(format!("{bytes} bytes of memory are not a whole number of MiB")).remedy("give memory in MiB or GiB")
         );
