@@ -17,14 +17,14 @@ pub(crate) fn text(summary: &CommitSummary) -> String {
     let mut paragraphs = vec![
         format!("committed and settled: {}\n{parent}", summary.snapshot_id),
         format!(
-            "{} was paused for {}{}; meanwhile {} were read and {} written\n\
+            "{} was paused for {}; meanwhile {} were read and {} written\n{}\
              its images have {} allocated: RAM {}, disk {}\n\
              {} from the request to the last acknowledgement",
             summary.source,
             duration_ns(summary.pause_ns),
-            pause_parts(summary),
             bytes(summary.paused_read_bytes),
             bytes(summary.paused_written_bytes),
+            pause_parts(summary),
             bytes(allocated),
             bytes(summary.ram_allocated_bytes),
             bytes(summary.disk_allocated_bytes),
@@ -38,11 +38,11 @@ pub(crate) fn text(summary: &CommitSummary) -> String {
     paragraphs.join("\n\n")
 }
 
-/// In the order in which they come.
+/// A line, in the order in which they come.
 fn pause_parts(summary: &CommitSummary) -> String {
     let part = |name: &str| summary.pause_parts_ns.get(name).map(|ns| format!("{name} {}", duration_ns(*ns)));
-    let parts: Vec<_> = ["stop", "device state", "copy"].into_iter().filter_map(part).collect();
-    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+    let parts: Vec<_> = ["stop", "device state", "copy", "cont"].into_iter().filter_map(part).collect();
+    if parts.is_empty() { String::new() } else { format!("its pause: {}\n", parts.join(", ")) }
 }
 
 /// By name: the order in which they were brought along means nothing.

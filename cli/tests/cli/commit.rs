@@ -30,7 +30,7 @@ pub(crate) fn good() -> Vec<Value> {
         json!({ "type": "committed", "snapshot_id": NEW }),
         json!({ "type": "settled", "summary": {
             "snapshot_id": NEW, "parent": HEAD, "source": "demo-1", "pause_ns": 84_100_000,
-            "pause_parts_ns": { "copy": 70_000_000, "device state": 11_000_000, "stop": 2_000_000 }, "warm_rounds": 2,
+            "pause_parts_ns": { "cont": 1_100_000, "copy": 70_000_000, "device state": 11_000_000, "stop": 2_000_000 }, "warm_rounds": 2,
             "paused_read_bytes": 17 << 20,
             "paused_written_bytes": 3 << 20, "total_ms": 4200, "phases_ms": { "pause": 120, "preflight": 12 },
             "ram_allocated_bytes": 212 << 20, "disk_allocated_bytes": 731 << 20,
@@ -104,7 +104,8 @@ committing demo-1 to demo-2
 committed and settled: 5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed
 its parent is 4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead4ead
 
-demo-1 was paused for 84.1 ms (stop 2.00 ms, device state 11.0 ms, copy 70.0 ms); meanwhile 17.0 MiB were read and 3.0 MiB written
+demo-1 was paused for 84.1 ms; meanwhile 17.0 MiB were read and 3.0 MiB written
+its pause: stop 2.0 ms, device state 11.0 ms, copy 70.0 ms, cont 1.1 ms
 its images have 943.0 MiB allocated: RAM 212.0 MiB, disk 731.0 MiB
 4.20 s from the request to the last acknowledgement
 

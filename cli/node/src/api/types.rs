@@ -241,8 +241,8 @@ pub struct CommitSummary {
     pub source: String,
     /// From the last instruction before the capture to the first after.
     pub pause_ns: u64,
-    /// Its parts: until the vCPUs and disks stand still, the device state, compare and copy of memory and disks. What
-    /// is missing to the whole is the way back.
+    /// Its parts: `stop` (until the vCPUs and disks stand still), `device state`, `copy` (compare and copy of memory and
+    /// disks), and `cont`, the rest.
     #[serde(default)]
     pub pause_parts_ns: BTreeMap<String, u64>,
     /// How often the copies of memory and disks were brought up to the running guest again before the pause.

@@ -186,10 +186,10 @@ async fn pause(
     let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
     let mut summary = attempt.summary();
     summary.pause_ns = captured.pause_ns;
-    summary.pause_parts_ns =
-        [("stop", captured.stop_ns), ("device state", captured.state_ns), ("copy", captured.copy_ns)]
-            .map(|(part, ns)| (part.to_owned(), ns))
-            .into();
+    let parts = [("stop", captured.stop_ns), ("device state", captured.state_ns), ("copy", captured.copy_ns)];
+    let cont_ns = parts.iter().fold(captured.pause_ns, |rest, (_, ns)| rest.saturating_sub(*ns));
+    let parts = parts.into_iter().chain([("cont", cont_ns)]);
+    summary.pause_parts_ns = parts.map(|(part, ns)| (part.to_owned(), ns)).collect();
     summary.paused_read_bytes = paused.read_bytes;
     summary.paused_written_bytes = paused.written_bytes;
     Ok(std::mem::take(&mut paused.shadows))

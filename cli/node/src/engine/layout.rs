@@ -101,7 +101,10 @@ pub(crate) fn create_file(path: &Path) -> io::Result<File> {
 
 /// Data, then the name: a reader finds all of it or nothing.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
+    // Of its own: files that differ in their extension alone are written beside one another.
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
     let mut file = create_file(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
