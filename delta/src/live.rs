@@ -37,7 +37,12 @@ pub fn refresh_shadow(live: &File, shadow: &File) -> Result<Refreshed> {
     refresh(live, shadow, &[all], &|| true)
 }
 
-/// As [`refresh_shadow`], where one of `within` is, a normalised list; blocks that it cuts are taken whole. `go_on` is asked before each slice.
+/// As [`refresh_shadow`], where one of `within` is: between two files that are known to be equal everywhere else. Blocks that an extent cuts are taken whole.
+pub fn refresh_extents(live: &File, shadow: &File, within: &[Extent]) -> Result<Refreshed> {
+    refresh(live, shadow, within, &|| true)
+}
+
+/// As [`refresh_extents`]; `go_on` is asked before each slice.
 pub(crate) fn refresh(
     live: &File,
     shadow: &File,
