@@ -6,14 +6,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, copy_file_range, fallocate, ioctl_ficlone},
+    fs::{copy_file_range, ioctl_ficlone},
     io::Errno,
 };
 
 use crate::{
     Extent, Result,
     error::{Error, Object},
-    image::data_extents,
+    image::{data_extents, preallocate},
 };
 
 /// How [`clone_image`] made the copy.
@@ -57,20 +57,11 @@ pub fn clone_file(source: &File, target: &File) -> Result<CloneKind> {
     target.set_len(len_bytes).map_err(Error::io("set the length of", Object::Output))?;
     let mut bytes = 0;
     for extent in data_extents(source, len_bytes, Object::Base)? {
-        preallocate(target, extent)?;
+        preallocate(target, extent, Object::Output)?;
         copy(source, target, extent)?;
         bytes += extent.len_bytes();
     }
     Ok(CloneKind::Copy { bytes })
-}
-
-/// Gets the blocks of an extent in one piece. On ext4 writing into them takes a quarter of the time that writing with delayed allocation takes, and a disk that is
-/// too small says so at once.
-fn preallocate(target: &File, extent: Extent) -> Result<()> {
-    match fallocate(target, FallocateFlags::KEEP_SIZE, extent.start, extent.len_bytes()) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-        Err(error) => Err(Error::io("allocate", Object::Output)(error)),
-    }
 }
 
 fn copy(source: &File, target: &File, extent: Extent) -> Result<()> {

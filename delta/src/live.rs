@@ -12,7 +12,7 @@ use crate::{
     Extent, Result,
     error::{Error, Object},
     hash::{ZEROS, is_zero},
-    image::{self, Piece, clip, data_extents, normalise, pieces},
+    image::{self, Piece, clip, data_extents, normalise, pieces, preallocate},
     limits::{BLOCK_BYTES, LIVE_SLICE_BYTES},
     parallel,
 };
@@ -129,6 +129,10 @@ impl Copier<'_> {
                 at += block_len(at);
             }
             if start < at {
+                if !piece.right_data {
+                    let hole = Extent::new(extent.start + start as u64, extent.start + at as u64);
+                    preallocate(self.shadow, hole, Object::Shadow)?;
+                }
                 self.shadow
                     .write_all_at(&self.theirs[start..at], extent.start + start as u64)
                     .map_err(Error::io("write", Object::Shadow))?;
