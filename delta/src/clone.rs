@@ -13,7 +13,7 @@ use rustix::{
 use crate::{
     Extent, Result,
     error::{Error, Object},
-    image::data_extents,
+    image::{data_extents, preallocate},
 };
 
 /// How [`clone_image`] made the copy.
@@ -57,6 +57,7 @@ pub fn clone_file(source: &File, target: &File) -> Result<CloneKind> {
     target.set_len(len_bytes).map_err(Error::io("set the length of", Object::Output))?;
     let mut bytes = 0;
     for extent in data_extents(source, len_bytes, Object::Base)? {
+        preallocate(target, extent, Object::Output)?;
         copy(source, target, extent)?;
         bytes += extent.len_bytes();
     }

@@ -44,7 +44,7 @@ pub use error::{Error, ErrorKind, Object, Result};
 pub use file::{DeltaWriter, FileIdentity, ImageIndex, open_delta, summarise};
 pub use hash::{Hash, ParseHashError};
 pub use image::{Extent, Image, normalise};
-pub use live::{Refreshed, refresh_shadow};
+pub use live::{Refreshed, refresh_extents, refresh_shadow};
 pub use manifest::{Chunk, Manifest};
 pub use rebuild::{Plan, Spool, plan};
 pub use recipe::{Base, Encoded, FrameIndex, FrameRef, Share, Totals, VerifiedFrame, encode};

@@ -53,6 +53,8 @@ pub const BLOCKS_MAX: usize = 8 << 20;
 
 /// Longest single write of a rebuild.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;
+/// Blocks are allocated before a write into a hole that is at least as long.
+pub const PREALLOCATE_BYTES_MIN: u64 = 64 << 10;
 /// Writes that the ring keeps in flight. With `WRITE_BYTES_MAX` it bounds the memory of a rebuild.
 pub const QUEUE_DEPTH: u32 = 32;
 

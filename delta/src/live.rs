@@ -12,7 +12,7 @@ use crate::{
     Extent, Result,
     error::{Error, Object},
     hash::{ZEROS, is_zero},
-    image::{self, Piece, clip, data_extents, normalise, pieces},
+    image::{self, Piece, clip, data_extents, normalise, pieces, preallocate},
     limits::{BLOCK_BYTES, LIVE_SLICE_BYTES},
     parallel,
 };
@@ -37,7 +37,12 @@ pub fn refresh_shadow(live: &File, shadow: &File) -> Result<Refreshed> {
     refresh(live, shadow, &[all], &|| true)
 }
 
-/// As [`refresh_shadow`], where one of `within` is, a normalised list; blocks that it cuts are taken whole. `go_on` is asked before each slice.
+/// As [`refresh_shadow`], where one of `within` is: between two files that are known to be equal everywhere else. Blocks that an extent cuts are taken whole.
+pub fn refresh_extents(live: &File, shadow: &File, within: &[Extent]) -> Result<Refreshed> {
+    refresh(live, shadow, within, &|| true)
+}
+
+/// As [`refresh_extents`]; `go_on` is asked before each slice.
 pub(crate) fn refresh(
     live: &File,
     shadow: &File,
@@ -124,6 +129,10 @@ impl Copier<'_> {
                 at += block_len(at);
             }
             if start < at {
+                if !piece.right_data {
+                    let hole = Extent::new(extent.start + start as u64, extent.start + at as u64);
+                    preallocate(self.shadow, hole, Object::Shadow)?;
+                }
                 self.shadow
                     .write_all_at(&self.theirs[start..at], extent.start + start as u64)
                     .map_err(Error::io("write", Object::Shadow))?;

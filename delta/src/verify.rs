@@ -15,16 +15,22 @@ const BATCH: usize = 32;
 ///
 /// This goes through `read`, not through a mapping, so that a device error is an error and not a signal.
 pub fn verify_image(file: &File, manifest: &Manifest) -> Result<()> {
-    verify(file, manifest, None).map(drop)
+    verify(file, manifest, None, &|| true).map(drop)
 }
 
 /// As [`verify_image`], of those chunks only that `extents` touch: where new bytes were written into a file whose other bytes are verified already. Returns how
 /// many bytes that were.
 pub fn verify_chunks(file: &File, manifest: &Manifest, extents: &[Extent]) -> Result<u64> {
-    verify(file, manifest, Some(normalise(extents.to_vec())))
+    verify(file, manifest, Some(normalise(extents.to_vec())), &|| true)
 }
 
-fn verify(file: &File, manifest: &Manifest, within: Option<Vec<Extent>>) -> Result<u64> {
+/// The chunks that a normalised list touches, or all. `go_on` is asked now and then.
+pub(crate) fn verify(
+    file: &File,
+    manifest: &Manifest,
+    within: Option<Vec<Extent>>,
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Result<u64> {
     let len_bytes = file.metadata().map_err(Error::io("stat", Object::Image))?.len();
     if len_bytes != manifest.image_len_bytes() {
         return Err(Error::Mismatch {
@@ -43,6 +49,9 @@ fn verify(file: &File, manifest: &Manifest, within: Option<Vec<Extent>>) -> Resu
         chunks.len().div_ceil(BATCH),
         || vec![0; CHUNK_BYTES_MAX as usize],
         |buffer, number| {
+            if !go_on() {
+                return Err(Error::Cancelled);
+            }
             let mut read_bytes = 0;
             for &(chunk, extent) in chunks.iter().skip(number * BATCH).take(BATCH) {
                 let found = if intersects(&data, extent) {

@@ -94,12 +94,13 @@ fn it_follows_its_base_and_only_what_changed_is_moved() {
     // One block, three across the noise, and the one in which the zeros end; the hole costs no write.
     assert_eq!(second.bytes_written, 5 * 4096);
     assert!(second.bytes_read < 2 * MIB as u64, "{second:?}");
-    assert_eq!(place.is_what_it_says(&bases), Some(1));
+    assert_eq!(standby.root(), Some(bases[1].root()));
     let allocated = fs::metadata(&place.path).unwrap().blocks() * 512;
     assert!(allocated < 3 * MIB as u64 - 500_000, "freed blocks are holes: {allocated}");
     let nothing = standby.bring_to(&bases[1].file, &bases[1].manifest, None, &|| true).unwrap();
     assert_eq!((nothing.bytes_read, nothing.bytes_written), (0, 0));
     standby.bring_to(&bases[2].file, &bases[2].manifest, Some(&bases[1].manifest), &|| true).unwrap();
+    drop(standby);
     assert_eq!(place.is_what_it_says(&bases), Some(2));
     assert_eq!(fs::metadata(&place.path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(place.record()).unwrap().permissions().mode() & 0o777, 0o600);
@@ -128,6 +129,24 @@ fn consumed_it_is_a_file_and_no_standby_any_more() {
     assert!(!place.path.exists());
 }
 
+#[test]
+fn it_has_one_owner_at_a_time() {
+    let bases = bases();
+    let place = Place::at(&bases[0]);
+    let standby = place.open();
+    assert_eq!(Standby::open(&place.path).unwrap_err().to_string(), "cannot lock standby image");
+    let to = place.path.with_extension("out");
+    let file = standby.consume(&to).unwrap();
+    let mapped = File::open(&to).unwrap();
+    rustix::fs::flock(&mapped, rustix::fs::FlockOperation::NonBlockingLockShared).unwrap();
+    drop(file);
+    // Somebody has it mapped as a base: it must not be written to yet.
+    assert!(Standby::adopt(&place.path, &to, None).is_err());
+    assert!(to.exists());
+    drop(mapped);
+    assert_eq!(Standby::adopt(&place.path, &to, None).unwrap().near(), None);
+}
+
 /// Cuts the work at its `k`-th question; whether it came that far.
 fn cut(standby: &mut Standby, base: &Base, older: Option<&Manifest>, k: usize) -> bool {
     let asked = AtomicUsize::new(0);
@@ -153,18 +172,19 @@ fn cut_short_at_any_step_it_is_right_or_not_known() {
         }
         assert!(found.is_none_or(|number| number == 0), "cut at {k}");
         unknown += usize::from(found.is_none());
-        let mut again = place.open();
         if found.is_none() {
-            assert_eq!(again.near(), Some(bases[1].root()));
-            assert!(again.consume(&place.path.with_extension("never")).is_err(), "cut at {k}");
-            again = place.open();
+            assert_eq!(place.open().near(), Some(bases[1].root()));
+            assert!(place.open().consume(&place.path.with_extension("never")).is_err(), "cut at {k}");
             // What was on its way to the disk when the host was lost.
             let file = File::options().write(true).open(&place.path).unwrap();
             file.write_all_at(&noise(9, 4096), MIB as u64).unwrap();
         }
         // To the same image, or to the one after it, which is another's base by now.
         let (target, older) = if k % 2 == 0 { (1, 0) } else { (2, 1) };
-        again.bring_to(&bases[target].file, &bases[target].manifest, Some(&bases[older].manifest), &|| true).unwrap();
+        place
+            .open()
+            .bring_to(&bases[target].file, &bases[target].manifest, Some(&bases[older].manifest), &|| true)
+            .unwrap();
         assert_eq!(place.is_what_it_says(&bases), Some(target), "cut at {k}");
         k += 1;
     }
@@ -234,7 +254,7 @@ fn an_old_base_is_taken_in_and_believed_when_it_was_hashed() {
         let place = Place::new();
         let old = place.path.with_extension("old");
         fs::write(&old, &bases[0].bytes).unwrap();
-        let mut standby = Standby::adopt(&place.path, &old, bases[0].root()).unwrap();
+        let mut standby = Standby::adopt(&place.path, &old, Some(bases[0].root())).unwrap();
         assert!(!old.exists());
         assert_eq!((standby.root(), standby.near()), (None, Some(bases[0].root())));
         if let Some(at) = damage {
@@ -250,6 +270,7 @@ fn an_old_base_is_taken_in_and_believed_when_it_was_hashed() {
             // Nothing, or where it was to be written anyway.
             _ => assert_eq!(brought.unwrap().bytes_written, 5 * 4096),
         }
+        drop(standby);
         assert_eq!(place.is_what_it_says(&bases), Some(1));
     }
 }
@@ -262,7 +283,9 @@ fn a_base_that_is_not_its_manifest_makes_no_standby() {
     let mut standby = place.open();
     let error = standby.bring_to(&bases[1].file, &bases[1].manifest, Some(&bases[0].manifest), &|| true).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert_eq!((standby.root(), place.open().near()), (None, None));
+    assert_eq!((standby.root(), standby.near()), (None, None));
+    drop(standby);
+    assert_eq!(place.open().near(), None);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     Extent, Image, Result,
     error::{Error, Object},
     hash::{ZEROS, is_zero},
-    image::slices,
+    image::{preallocate, slices},
     limits::{BLOCK_BYTES, RUN_BYTES_MIN, WRITE_BYTES_MAX},
 };
 
@@ -106,6 +106,10 @@ impl<'a> Merger<'a> {
     fn flush(&mut self) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
+        }
+        let extent = Extent::new(self.pending_at, self.pending_at + self.pending.len() as u64);
+        if self.base.is_none_or(|base| base.is_hole(extent)) {
+            preallocate(self.out, extent, Object::Output)?;
         }
         let next = self.writer.buffer();
         let bytes = mem::replace(&mut self.pending, next);

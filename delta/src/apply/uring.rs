@@ -14,7 +14,8 @@ use crate::{
 /// `user_data` of the fsync; writes carry the number of their slot.
 const FSYNC: u64 = u64::MAX;
 
-/// Writes through io_uring, `QUEUE_DEPTH` in flight.
+/// Writes through io_uring, `QUEUE_DEPTH` in flight, into the page cache. `O_DIRECT` saves a third of the time of scattered writes on ext4, and loses several times
+/// that when the image is read next, to be verified or run: it throws the large folios around each write out of the cache.
 ///
 /// The ring owns each buffer from submission to completion, in `slots`. That is what makes the public face of this file safe: nobody else can free or change
 /// bytes that the kernel still reads, and `drop` waits for all of them.

@@ -1,3 +1,4 @@
+mod allocate;
 mod extent;
 mod holes;
 mod window;
@@ -6,6 +7,7 @@ use std::{fs::File, os::unix::fs::MetadataExt, path::Path};
 
 use memmap2::Mmap;
 
+pub(crate) use allocate::preallocate;
 pub use extent::{Extent, normalise};
 pub(crate) use extent::{Piece, clip, intersects, pieces, slices};
 pub(crate) use holes::data_extents;

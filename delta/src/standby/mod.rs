@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use self::record::{Record, Stamp};
 use crate::{
@@ -23,10 +23,11 @@ use crate::{
     error::{Error, Object},
     image::normalise,
     limits::STANDBY_EXTENTS_MAX,
-    live, verify_chunks, verify_image,
+    live,
+    verify::verify,
 };
 
-/// A standby image. One owner at a time: nobody else may write to the file or its record.
+/// A standby image. It has one owner at a time, in whatever process.
 #[derive(Debug)]
 pub struct Standby {
     path: PathBuf,
@@ -35,7 +36,8 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Opens the standby at `path`; a file that is not there is made, empty, mode 0600.
+    /// Opens the standby at `path`, for itself alone: an error says that somebody else has it, or has it mapped as a base (whoever holds a shared `flock`). A file
+    /// that is not there is made, empty, mode 0600.
     pub fn open(path: &Path) -> Result<Standby> {
         let file = OpenOptions::new()
             .read(true)
@@ -45,18 +47,28 @@ impl Standby {
             .mode(0o600)
             .open(path)
             .map_err(Error::io("open", Object::Standby))?;
+        lock(&file)?;
+        // Between the two calls somebody may have renamed it.
+        let is_it = |found: fs::Metadata| file.metadata().is_ok_and(|ours| ours.ino() == found.ino());
+        if !fs::metadata(path).is_ok_and(is_it) {
+            return Err(Error::io("lock", Object::Standby)(io::Error::from(io::ErrorKind::WouldBlock)));
+        }
         // A record that cannot be read says nothing, which is always safe.
         Ok(Standby { path: path.to_owned(), file, record: Record::read(&record_path(path)).ok() })
     }
 
-    /// Makes the file at `from` the standby at `path`, in place of one that is there. It is taken for the image of that root once it has been hashed. Nobody may
-    /// write to it any more.
-    pub fn adopt(path: &Path, from: &Path, root: Hash) -> Result<Standby> {
+    /// Makes the file at `from`, which nobody may have open any more, the standby at `path`, in place of one that is there. It is taken for the image of that
+    /// root, if there is one, once it has been hashed.
+    pub fn adopt(path: &Path, from: &Path, root: Option<Hash>) -> Result<Standby> {
+        let file = OpenOptions::new().read(true).write(true).open(from).map_err(Error::io("open", Object::Standby))?;
+        lock(&file)?;
         remove_record(path)?;
         fs::rename(from, path).map_err(Error::io("rename", Object::Standby))?;
         sync_dir(path)?;
-        let mut standby = Standby::open(path)?;
-        standby.put(Record::Dirty { from: root, to: root, extents: Vec::new() })?;
+        let mut standby = Standby { path: path.to_owned(), file, record: None };
+        if let Some(root) = root {
+            standby.put(Record::Dirty { from: root, to: root, extents: Vec::new() })?;
+        }
         Ok(standby)
     }
 
@@ -118,15 +130,16 @@ impl Standby {
         asked()?;
         self.file.sync_all().map_err(Error::io("make durable", Object::Standby))?;
         asked()?;
-        let checked = match clean {
-            // What was not written now was hashed before, and is what it was.
-            Some(_) if self.record.is_some() => verify_chunks(&self.file, manifest, &extents).map(drop),
-            _ => verify_image(&self.file, manifest),
-        };
-        if let Err(error) = checked {
-            // Nothing that was believed of it holds.
-            self.forget()?;
-            return Err(error);
+        // What was clean and is not written to now was hashed before, and is what it was.
+        let to_hash = (clean.is_some() && self.record.is_some()).then_some(extents);
+        match verify(&self.file, manifest, to_hash, go_on) {
+            Ok(_) => {}
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => {
+                // Nothing that was believed of it holds.
+                self.forget()?;
+                return Err(error);
+            }
         }
         asked()?;
         let stamp = self.stamp()?;
@@ -145,6 +158,7 @@ impl Standby {
         remove_record(&self.path)?;
         renameat_with(CWD, &self.path, CWD, to, RenameFlags::NOREPLACE)
             .map_err(Error::io("rename", Object::Standby))?;
+        flock(&self.file, FlockOperation::Unlock).map_err(Error::io("unlock", Object::Standby))?;
         Ok(self.file)
     }
 
@@ -176,6 +190,10 @@ impl Standby {
         self.record = None;
         remove_record(&self.path)
     }
+}
+
+fn lock(file: &File) -> Result<()> {
+    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(Error::io("lock", Object::Standby))
 }
 
 /// Where the record of a standby is.

@@ -20,6 +20,8 @@ pub(crate) struct Base {
     pub(crate) manifest: Manifest,
     /// Where its blocks stand by content, if that has been listed.
     pub(crate) blocks: Option<BlockIndex>,
+    /// Keeps the file from becoming a standby, which is written to, as long as it is mapped.
+    _mapped: File,
 }
 
 /// Opens a base; `None` if this node does not hold it. A manifest that does not hash to its own name is as good as
@@ -28,10 +30,13 @@ pub(crate) fn open(layout: &Layout, cluster: &str, root: Hash) -> Option<Base> {
     let manifest = std::fs::read(layout.base_manifest(cluster, root)).ok()?;
     let manifest = Manifest::decode(&manifest).ok().filter(|m| m.root() == root)?;
     let path = layout.base_image(cluster, root);
-    let image = Image::open(&path).ok()?;
+    let mapped = File::open(&path).ok()?;
+    rustix::fs::flock(&mapped, rustix::fs::FlockOperation::NonBlockingLockShared).ok()?;
+    let image = Image::from_file(mapped.try_clone().ok()?).ok()?;
     let blocks = std::fs::read(layout.base_blocks(cluster, root)).ok();
     let blocks = blocks.and_then(|bytes| BlockIndex::decode(&bytes).ok()).filter(|blocks| blocks.root() == root);
-    (image.len_bytes() == manifest.image_len_bytes()).then_some(Base { root, path, image, manifest, blocks })
+    let fits = image.len_bytes() == manifest.image_len_bytes();
+    fits.then_some(Base { root, path, image, manifest, blocks, _mapped: mapped })
 }
 
 /// The roots of all bases of a cluster.

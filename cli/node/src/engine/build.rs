@@ -3,19 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use form_delta::{CloneKind, Engine, FrameIndex, Hash, Manifest, Spool};
+use form_delta::{Engine, FrameIndex, Hash, Manifest, Spool};
 use form_transport::{ErrorKind, PeerAddr};
 
-use super::Node;
 use super::bases::{self, staged_manifest};
 use super::instance::file_name;
-use super::layout::{create_file, write_durably};
+use super::layout::{Layout, create_file, write_durably};
 use super::peer::FetchRequest;
+use super::{Node, standby};
 use crate::error::{ApiError, ErrorCode};
 
 /// What to build, and from whom its frames come.
 pub(crate) struct Build {
     pub(crate) cluster: String,
+    pub(crate) instance: String,
     /// Names the session at the source: an attempt, or a seeding.
     pub(crate) session: [u8; 16],
     pub(crate) from: PeerAddr,
@@ -48,7 +49,7 @@ pub(crate) async fn build(node: &Arc<Node>, build: Build, progress: Progress) ->
             })
             .collect::<Result<Vec<_>, _>>()?;
         let image = build.staging.join(file_name(&build.artifact));
-        let built = rebuild(&build, &spool, &bases, &image, engine, &progress);
+        let built = rebuild(&layout, &build, &spool, &bases, &image, engine, &progress);
         let manifest = built.map_err(|error| {
             let dropped = |base: &&bases::Base| bases::drop_damaged(&layout, &build.cluster, base);
             match bases.iter().find(dropped) {
@@ -112,6 +113,7 @@ async fn fetch(node: &Arc<Node>, build: &Build, progress: &Progress) -> Result<S
 }
 
 fn rebuild(
+    layout: &Layout,
     build: &Build,
     spool: &Spool,
     bases: &[bases::Base],
@@ -122,25 +124,26 @@ fn rebuild(
     let fail = |e| delta(&build.artifact, e);
     let manifests: Vec<_> = bases.iter().map(|b| &b.manifest).collect();
     let plan = form_delta::plan(&build.index, spool, &manifests).map_err(fail)?;
-    let out = match bases.first() {
-        None => create_file(image).map_err(|e| ApiError::io("make", image, &e))?,
+    let (out, is_hashed) = match bases.first() {
+        None => (create_file(image).map_err(|e| ApiError::io("make", image, &e))?, false),
         Some(base) => {
-            let kind = form_delta::clone_image(&base.path, image).map_err(fail)?;
-            if let CloneKind::Copy { bytes } = kind {
-                tracing::debug!(artifact = build.artifact, bytes, "no reflink here: the base was copied");
-            }
-            std::fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(image)
-                .map_err(|e| ApiError::io("open", image, &e))?
+            let start = standby::start_from(layout, &build.instance, &build.artifact, base, image)?;
+            (start.file, start.is_hashed)
         }
     };
     let mut on_bytes = |done, total| progress("apply", done, total);
     let images: Vec<_> = bases.iter().map(|b| &b.image).collect();
     form_delta::apply(&plan, spool, &images, &out, engine, &mut on_bytes).map_err(fail)?;
     progress("verify", 0, build.index.image_len_bytes);
-    form_delta::verify_image(&out, plan.manifest()).map_err(fail)?;
+    match bases.first().filter(|_| is_hashed) {
+        // Every byte of this very file was hashed when it became a standby, and it was not touched since.
+        Some(base) => {
+            let new = plan.manifest().changed_since(&base.manifest);
+            form_delta::verify_chunks(&out, plan.manifest(), &new).map(drop)
+        }
+        None => form_delta::verify_image(&out, plan.manifest()),
+    }
+    .map_err(fail)?;
     // Covers what the clone wrote; apply has synced what it wrote itself.
     out.sync_all().map_err(|e| ApiError::io("sync", image, &e))?;
     progress("verify", build.index.image_len_bytes, build.index.image_len_bytes);

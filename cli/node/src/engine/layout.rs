@@ -71,6 +71,24 @@ impl Layout {
         [self.staging(attempt, instance), self.staging_attempt(attempt), self.staging_root()]
     }
 
+    pub(crate) fn standby_root(&self) -> PathBuf {
+        self.root.join("standby")
+    }
+
+    /// Files that are kept near the head's images for one instance, to become its next ones.
+    pub(crate) fn standby(&self, instance: &str) -> PathBuf {
+        self.standby_root().join(instance)
+    }
+
+    pub(crate) fn standby_image(&self, instance: &str, artifact: &str, slot: usize) -> PathBuf {
+        self.standby(instance).join(format!("{artifact}.{slot}.img"))
+    }
+
+    /// The manifest of an image that an artifact's standbys are or were.
+    pub(crate) fn standby_manifest(&self, instance: &str, artifact: &str, root: Hash) -> PathBuf {
+        self.standby(instance).join(format!("{artifact}.{root}.manifest"))
+    }
+
     /// The images of a cluster that this node holds in full, each named by its root.
     pub(crate) fn base(&self, cluster: &str) -> PathBuf {
         self.root.join("clusters").join(cluster).join("base")

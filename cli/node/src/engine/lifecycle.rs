@@ -67,7 +67,8 @@ async fn put(node: &Arc<Node>, local: &LocalInstance) -> Result<(), ApiError> {
 
 /// Removes what a failed creation has made.
 pub(crate) fn undo(node: &Node, local: &LocalInstance) {
-    let files = remove_dir(&node.layout.instance(&local.instance_id));
+    let files = remove_dir(&node.layout.instance(&local.instance_id))
+        .and_then(|()| remove_dir(&node.layout.standby(&local.instance_id)));
     if let Err(error) = files {
         tracing::warn!(instance = local.instance_id, %error, "left over");
     }

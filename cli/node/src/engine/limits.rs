@@ -19,6 +19,9 @@ pub(crate) const WARM_WRITTEN_BYTES_SMALL: u64 = 2 << 20;
 /// A promise of space that nobody used or gave back by then is void.
 pub(crate) const PROMISE_LIFE: Duration = COMMIT_TIMEOUT;
 
+/// Standbys of each artifact: a target needs one for the verified image and one for the copy that runs.
+pub(crate) const STANDBYS: usize = 2;
+
 /// Attempts whose events stay in memory after they are settled.
 pub(crate) const SETTLED_ATTEMPTS_MAX: usize = 64;
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use form_delta::FrameIndex;
 use form_proto::{AttemptId, Millis};
 use form_transport::{NodeId, NodeKey, PeerAddr, Transport};
 use form_vmm_hooks::Vmm;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::again::Again;
 use super::attempt::Attempt;
@@ -63,6 +64,9 @@ pub(crate) struct Node {
     /// Two instances of one cluster may advance the same base.
     pub(crate) base_lock: tokio::sync::Mutex<()>,
     pub(crate) space: Space,
+    /// Told when nothing is under way any more.
+    pub(crate) standbys: Notify,
+    keeps_standbys: AtomicBool,
     pub(crate) store_is_away: Again,
     /// Effects that must succeed in the end.
     pub(crate) effects_fail: Again,
@@ -85,12 +89,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn set(map: &Mutex<HashMap<String, AttemptId>>, instance: &str, attempt: Option<AttemptId>) {
+/// What was there before.
+fn set(map: &Mutex<HashMap<String, AttemptId>>, instance: &str, attempt: Option<AttemptId>) -> Option<AttemptId> {
     let mut map = lock(map);
     match attempt {
         Some(attempt) => map.insert(instance.to_owned(), attempt),
         None => map.remove(instance),
-    };
+    }
 }
 
 impl Node {
@@ -114,6 +119,8 @@ impl Node {
             committing: Mutex::default(),
             base_lock: tokio::sync::Mutex::default(),
             space: Space::default(),
+            standbys: Notify::new(),
+            keeps_standbys: AtomicBool::new(false),
             store_is_away: Again::default(),
             effects_fail: Again::default(),
             started: Instant::now(),
@@ -205,7 +212,10 @@ impl Node {
     }
 
     pub(crate) fn set_busy(&self, instance: &str, attempt: Option<AttemptId>) {
-        set(&self.busy, instance, attempt);
+        let before = set(&self.busy, instance, attempt);
+        if before.is_some() && attempt.is_none() {
+            self.standbys.notify_one();
+        }
     }
 
     pub(crate) fn set_committing(&self, instance: &str, attempt: AttemptId) {
@@ -215,6 +225,21 @@ impl Node {
     /// The attempt does not need the source any more. Another one may.
     pub(crate) fn committed(&self, instance: &str, attempt: AttemptId) {
         lock(&self.committing).retain(|source, of| source != instance || *of != attempt);
+        self.standbys.notify_one();
+    }
+
+    /// Whether files that a commit replaces are of use to the next one.
+    pub(crate) fn keeps_standbys(&self) -> bool {
+        self.keeps_standbys.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn keep_standbys(&self) {
+        self.keeps_standbys.store(true, Ordering::Release);
+    }
+
+    /// No instance of this node is in an attempt.
+    pub(crate) fn is_idle(&self) -> bool {
+        lock(&self.busy).is_empty() && lock(&self.committing).is_empty()
     }
 
     /// An instance of this node, or the error that says where it is.

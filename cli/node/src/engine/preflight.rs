@@ -12,7 +12,7 @@ use super::build::chain;
 use super::instance::{LocalInstance, MEMORY, file_name};
 use super::limits::FREE_BYTES_MIN;
 use super::peer::{Answer, Fit, Preflight, Question};
-use super::{Node, bases, lifecycle};
+use super::{Node, bases, lifecycle, standby};
 use crate::api::types::VmmView;
 use crate::error::{ApiError, ErrorCode};
 
@@ -93,6 +93,8 @@ pub(crate) fn reserve_source(node: &Node, attempt: &str, source: &LocalInstance)
 
 /// Promises an attempt space here, for one instance.
 fn reserve(node: &Node, attempt: &str, local: &LocalInstance, bytes: u64, role: &str) -> Result<(), ApiError> {
+    // What its standbys take is consumed by the attempt, or given up for it.
+    let bytes = bytes.saturating_sub(standby::allocated_bytes(&node.layout, &local.instance_id));
     let needed = bytes.saturating_add(FREE_BYTES_MIN);
     let free = lifecycle::free_bytes(node.layout.root())?;
     node.space.promise(attempt, &local.instance_id, needed, free).map_err(|others| {

@@ -157,6 +157,10 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &Has
         let dir = node.layout.instance(&name);
         remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
     }
+    for name in names(&node.layout.standby_root()).into_iter().filter(|name| !known.contains(name)) {
+        let dir = node.layout.standby(&name);
+        remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
+    }
     for attempt in names(&node.layout.staging_root()) {
         let attempt = node.layout.staging_root().join(attempt);
         for dir in names(&attempt).iter().map(|name| attempt.join(name)).filter(|dir| !staging.contains(dir)) {

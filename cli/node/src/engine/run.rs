@@ -19,7 +19,7 @@ use super::layout::{Layout, make_dir};
 use super::limits::SHUTDOWN_GRACE;
 use super::node::{Node, Parts};
 use super::serve::Peers;
-use super::{driver, lifecycle, recover};
+use super::{driver, lifecycle, recover, standby};
 use crate::config::NodeConfig;
 use crate::core::Core;
 use crate::error::{ApiError, ErrorCode};
@@ -182,6 +182,7 @@ pub async fn run_on(
             stop.cancel();
         }
     });
+    let standbys = tokio::spawn(standby::follow(Arc::clone(&node), stop.clone()));
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
     let too_long = async {
         stop.cancelled().await;
@@ -195,6 +196,9 @@ pub async fn run_on(
             Err(panic) => panic.to_string(),
         })),
     };
+    stop.cancel();
+    // While the directory is still this node's alone.
+    let _ = standbys.await;
     transport.close().await;
     ended
 }

@@ -203,6 +203,7 @@ async fn receive(
         let index = FrameIndex::decode(&index).map_err(|e| corrupt(chain(&e)))?;
         let one = Build {
             cluster: local.cluster_id.clone(),
+            instance: local.instance_id.clone(),
             session: session.0,
             from: *host,
             artifact: artifact.name.clone(),

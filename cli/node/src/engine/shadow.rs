@@ -5,7 +5,7 @@
 //! was written since the manifest was made is remembered, and only that is cut and hashed again.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use form_delta::{Extent, Hash, Image, Manifest, Refreshed, normalise, refresh_shadow};
@@ -15,6 +15,7 @@ use super::build::delta;
 use super::instance::{LocalInstance, MEMORY, file_name};
 use super::layout::{Layout, create_file, make_dir, remove_dir, write_durably};
 use super::limits::{WARM_ROUNDS_MAX, WARM_WRITTEN_BYTES_SMALL};
+use super::standby;
 use crate::error::ApiError;
 
 /// A copy and the live file that it follows.
@@ -57,11 +58,10 @@ pub(crate) fn warm(
     bases: &BTreeMap<String, Hash>,
 ) -> Result<Warm, ApiError> {
     remove_dir(staging).and_then(|()| make_dir(staging)).map_err(|e| ApiError::io("make", staging, &e))?;
-    let live = layout.live(&source.instance_id, &source.live);
     let artifacts = std::iter::once(MEMORY).chain(source.spec.disks.iter().map(|d| d.name.as_str()));
     let made = artifacts.map(|artifact| {
         let base = bases.get(artifact).and_then(|root| bases::open(layout, &source.cluster_id, *root));
-        Shadow::make(artifact, &live, staging, base)
+        Shadow::make(layout, source, artifact, staging, base)
     });
     let mut shadows = made.collect::<Result<Vec<_>, _>>()?;
     let (mut rounds, mut before) = (0, u64::MAX);
@@ -83,17 +83,19 @@ pub(crate) fn warm(
 }
 
 impl Shadow {
-    fn make(artifact: &str, live: &Path, staging: &Path, base: Option<bases::Base>) -> Result<Self, ApiError> {
+    fn make(
+        layout: &Layout,
+        source: &LocalInstance,
+        artifact: &str,
+        staging: &Path,
+        base: Option<bases::Base>,
+    ) -> Result<Self, ApiError> {
         let path = staging.join(file_name(artifact));
         let copy = match &base {
-            Some(base) => {
-                form_delta::clone_image(&base.path, &path).map_err(|e| delta(artifact, e))?;
-                OpenOptions::new().read(true).write(true).open(&path)
-            }
-            None => create_file(&path),
-        }
-        .map_err(|e| ApiError::io("open", &path, &e))?;
-        let live_path = live.join(file_name(artifact));
+            Some(base) => standby::start_from(layout, &source.instance_id, artifact, base, &path)?.file,
+            None => create_file(&path).map_err(|e| ApiError::io("make", &path, &e))?,
+        };
+        let live_path = layout.live(&source.instance_id, &source.live).join(file_name(artifact));
         let live = File::open(&live_path).map_err(|e| ApiError::io("open", &live_path, &e))?;
         let changed = refresh_shadow(&live, &copy).map_err(|e| delta(artifact, e))?.changed;
         let image = Image::open(&path).map_err(|e| delta(artifact, e))?;

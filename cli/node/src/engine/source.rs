@@ -9,7 +9,7 @@ use super::bases;
 use super::instance::file_name;
 use super::layout::sync_dir;
 use super::participate::Work;
-use super::{Node, blocking, coordinate};
+use super::{Node, blocking, coordinate, standby};
 use crate::error::ApiError;
 
 /// Makes what was captured durable.
@@ -55,13 +55,17 @@ pub(crate) async fn advance(
     context: &super::work::WorkContext,
 ) -> Result<(), ApiError> {
     let (layout, staging) = (node.layout.clone(), node.layout.staging(task.attempt, instance));
-    let (cluster, roots) = (context.cluster.clone(), context.roots.clone());
+    let (cluster, roots, instance) = (context.cluster.clone(), context.roots.clone(), instance.to_owned());
+    let keeps = node.keeps_standbys();
     let alone = node.base_lock.lock().await;
     let advanced = blocking("advance the base", move || {
         let mut parsed = Vec::new();
         for (name, root) in &roots {
             let root = root.parse().map_err(|e| ApiError::internal("read a root", e))?;
             parsed.push((name.as_str(), root));
+        }
+        if keeps {
+            standby::keep_bases(&layout, &cluster, &instance, &staging, &parsed);
         }
         bases::advance(&layout, &cluster, &staging, parsed.into_iter())
     })

@@ -1,31 +1,30 @@
 //! A target's steps: stage, activate, finalize, roll back. Each may run again after a crash and then does nothing
 //! twice.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Seek as _;
-use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use form_delta::{Hash, Manifest};
+use form_delta::Hash;
 use form_proto::{AttemptId, Work as Task};
 use form_transport::PeerAddr;
 use form_vmm_hooks::{Vm, VmState};
 
 use super::attempt::add_ms;
 use super::bases::staged_manifest;
-use super::build::{Build, Progress, build, delta};
-use super::instance::{DEVICE, LocalInstance, MEMORY, file_name};
+use super::build::{Build, Progress, build};
+use super::instance::{DEVICE, LocalInstance, file_name};
 use super::layout::{make_dir, names, remove_dir, sync_dir};
 use super::lifecycle::{free_bytes, vmm_error};
 use super::limits::{FREE_BYTES_MIN, PROGRESS_INTERVAL};
+use super::live_copy::{LiveCopy, verify};
 use super::participate::{Work, post};
 use super::peer::Packet;
 use super::preflight::{facts_text, vmm_view};
 use super::vms::Slot;
 use super::work::WorkContext;
-use super::{Node, blocking, coordinate, offer, source};
+use super::{Node, blocking, coordinate, offer, source, standby};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::InstanceStatus;
 
@@ -60,6 +59,7 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
     let builds = checked.commit.artifacts.iter().zip(&checked.indexes).map(|(artifact, index)| {
         let one = Build {
             cluster: local.cluster_id.clone(),
+            instance: instance.to_owned(),
             session: task.attempt.0,
             from: peer,
             artifact: artifact.name.clone(),
@@ -75,12 +75,19 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
     add_ms(&mut shared.report().phases_ms, "build", began);
 
     let began = Instant::now();
-    let roots: BTreeMap<_, _> = checked.commit.artifacts.iter().map(|a| (a.name.clone(), a.root)).collect();
-    let copies = local.spec.disks.iter().map(|d| d.name.as_str()).chain([MEMORY]).map(|name| {
-        let (name, live) = (name.to_owned(), live.clone());
-        let (image, manifest) = (staging.join(file_name(&name)), staged_manifest(&staging, &name));
-        let root = roots.get(&name).copied();
-        blocking("make the copy that will run", move || live_copy(&name, &image, &manifest, root, &live))
+    let artifacts = checked.commit.artifacts.iter().zip(&checked.indexes).filter(|(a, _)| a.name != DEVICE);
+    let copies = artifacts.map(|(artifact, index)| {
+        let copy = LiveCopy {
+            layout: node.layout.clone(),
+            local: local.clone(),
+            artifact: artifact.name.clone(),
+            root: artifact.root,
+            base: index.base_roots.first().copied(),
+            image: staging.join(file_name(&artifact.name)),
+            manifest: staged_manifest(&staging, &artifact.name),
+            to: live.join(file_name(&artifact.name)),
+        };
+        blocking("make the copy that will run", move || copy.make())
     });
     for copied in futures_util::future::join_all(copies).await {
         copied?;
@@ -100,28 +107,6 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
     report.engine = super::run::engine_name(node.engine).to_owned();
     report.staged_roots = checked.roots();
     Ok(())
-}
-
-/// A private copy of a verified image, itself read again in full: what was hashed is what will run.
-fn live_copy(name: &str, image: &Path, manifest: &Path, root: Option<Hash>, live: &Path) -> Result<(), ApiError> {
-    let to = live.join(file_name(name));
-    form_delta::clone_image(image, &to).map_err(|e| delta(name, e))?;
-    let file = File::open(&to).map_err(|e| ApiError::io("open", &to, &e))?;
-    if name != MEMORY {
-        // A host that is lost after the commit boots from this disk; its memory is gone with it in any case.
-        file.sync_all().map_err(|e| ApiError::io("sync", &to, &e))?;
-    }
-    verify(name, &file, manifest, root)
-}
-
-/// Reads an image in full: it is what its manifest says, and that is the one the commit names.
-fn verify(name: &str, image: &File, manifest: &Path, root: Option<Hash>) -> Result<(), ApiError> {
-    let bytes = std::fs::read(manifest).map_err(|e| ApiError::io("read", manifest, &e))?;
-    let manifest = Manifest::decode(&bytes).map_err(|e| delta(name, e))?;
-    if Some(manifest.root()) != root {
-        return Err(ApiError::new(ErrorCode::Aborted, format!("{name} is not the commit's")));
-    }
-    form_delta::verify_image(image, &manifest).map_err(|e| delta(name, e))
 }
 
 fn progress(node: &Arc<Node>, attempt: AttemptId, instance: &str, to: PeerAddr, artifact: &str) -> Progress {
@@ -235,6 +220,7 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
     });
     for old in names(&node.layout.instance(instance)).into_iter().filter(|name| *name != local.live) {
         let dir = node.layout.live(instance, &old);
+        standby::keep_live(node, &local, &dir);
         remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
     }
     source::advance(node, instance, task, &context).await?;
@@ -268,7 +254,7 @@ async fn restore_again(
     let live = live_name(task.attempt);
     let (dir, layout) = (node.layout.live(&local.instance_id, &live), node.layout.clone());
     let staging = node.layout.staging(task.attempt, &local.instance_id);
-    let (roots, cluster) = (context.roots.clone(), local.cluster_id.clone());
+    let (roots, again) = (context.roots.clone(), local.clone());
     let device = blocking("copy the verified images again", move || {
         remove_dir(&dir).and_then(|()| make_dir(&dir)).map_err(|e| ApiError::io("make", &dir, &e))?;
         let mut device = None;
@@ -277,15 +263,17 @@ async fn restore_again(
             let staged = staging.join(file_name(name));
             let (image, manifest) = match staged.exists() {
                 true => (staged, staged_manifest(&staging, name)),
-                false => (layout.base_image(&cluster, root), layout.base_manifest(&cluster, root)),
+                false => (layout.base_image(&again.cluster_id, root), layout.base_manifest(&again.cluster_id, root)),
             };
             if name == DEVICE {
                 let mut file = File::open(&image).map_err(|e| ApiError::io("open", &image, &e))?;
-                verify(name, &file, &manifest, Some(root))?;
+                verify(name, &file, &manifest, root)?;
                 file.rewind().map_err(|e| ApiError::io("read", &image, &e))?;
                 device = Some(file);
             } else {
-                live_copy(name, &image, &manifest, Some(root), &dir)?;
+                let (layout, local, artifact) = (layout.clone(), again.clone(), name.clone());
+                let to = dir.join(file_name(name));
+                LiveCopy { layout, local, artifact, root, base: None, image, manifest, to }.make()?;
             }
         }
         device.ok_or_else(|| ApiError::internal("restore the commit", "it has no device state"))

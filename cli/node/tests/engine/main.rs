@@ -18,4 +18,5 @@ mod overlap;
 mod rogue;
 mod scene;
 mod seeding;
+mod standbys;
 mod upgrade;

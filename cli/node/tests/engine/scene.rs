@@ -333,6 +333,36 @@ impl Scene {
         self.base_dir(name).join(format!("{root}.img"))
     }
 
+    /// Where the standbys of an instance are.
+    pub(crate) fn standby_dir(&self, name: &str) -> PathBuf {
+        self.node(name).data.join("standby").join(self.id(name))
+    }
+
+    /// Waits until the standbys of an instance are all at the head; those of one artifact.
+    pub(crate) async fn standbys(&self, name: &str, artifact: &str) -> [PathBuf; 2] {
+        for artifact in ["memory", "root"] {
+            let base = self.base(name, artifact).await;
+            let root = base.file_stem().and_then(|root| root.to_str()).expect("a root").to_owned();
+            // Magic, version, clean.
+            let clean = [&b"fmSB\x01\0\x01\0"[..], &hex::decode(root).expect("hex")].concat();
+            self.wait_for(&format!("standbys of {name}'s {artifact} at the head"), async || {
+                let records = [0, 1].map(|slot| self.standby_dir(name).join(format!("{artifact}.{slot}.img.record")));
+                records.iter().all(|record| std::fs::read(record).is_ok_and(|bytes| bytes.starts_with(&clean)))
+            })
+            .await;
+        }
+        [0, 1].map(|slot| self.standby_dir(name).join(format!("{artifact}.{slot}.img")))
+    }
+
+    /// From now on an instance has no standbys.
+    pub(crate) fn no_standbys(&self, name: &str) {
+        let dir = self.standby_dir(name);
+        // The node may be making one.
+        while File::create_new(&dir).is_err() {
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+    }
+
     pub(crate) fn base_dir(&self, name: &str) -> PathBuf {
         self.node(name).data.join("clusters").join(&self.cluster).join("base")
     }
