@@ -12,12 +12,12 @@ use form_delta::{FrameIndex, Hash};
 use form_transport::{ArtifactKind, Commit, NodeId};
 use sha2::{Digest, Sha256};
 
-use super::build::{Build, build, chain, delta};
+use super::build::{Build, build, chain, delta, not_fetched};
 use super::instance::{LocalInstance, file_name};
 use super::layout::make_dir;
 use super::lifecycle::{self, name_taken};
 use super::limits::{COMMIT_TIMEOUT, JOIN_POLL, JOIN_WAIT};
-use super::node::{EncodingKey, Outgoing};
+use super::node::Outgoing;
 use super::peer::{Answer, Question, Seeding};
 use super::serve::ask;
 use super::{Node, bases, blocking, coordinate, core_impl, encode, offer as offers};
@@ -170,8 +170,9 @@ async fn receive(
     make_dir(&staging).map_err(|e| ApiError::io("make", &staging, &e))?;
     let mut builds = Vec::new();
     for (artifact, index) in commit.artifacts.iter().zip(&seeding.indexes) {
-        let index = hex::decode(index).map_err(|e| corrupt(e.to_string()))?;
-        let index = FrameIndex::decode(&index).map_err(|e| corrupt(chain(&e)))?;
+        let hash = index.parse().map_err(|e| corrupt(format!("{index}: {e}")))?;
+        let index = node.transport()?.fetch_index(host, session.0, hash).await;
+        let index = index.map_err(|error| not_fetched(&artifact.name, error))?;
         let one = Build {
             cluster: local.cluster_id.clone(),
             session: session.0,
@@ -291,14 +292,14 @@ pub(crate) async fn offer(
     getrandom::fill(&mut session).map_err(|e| ApiError::internal("draw a random id", e))?;
     let staging = node.layout.staging(form_proto::AttemptId(session), "seed");
     let encoded = encode_head(node, &local, &commit, &staging, held).await;
-    let (frames, indexes) = match encoded {
+    let (encodings, indexes) = match encoded {
         Ok(encoded) => encoded,
         Err(error) => {
             coordinate::discard(node, form_proto::AttemptId(session), &staging);
             return Err(error);
         }
     };
-    node.offer(session, Outgoing { allowed: vec![to], frames, on_sent: Box::new(|_, _| {}) });
+    node.offer(session, Outgoing { allowed: vec![to], encodings, on_sent: Box::new(|_, _| {}) });
     Ok(Answer::Seeding(Box::new(Seeding {
         session: hex::encode(session),
         commit: hex::encode(&record.bytes),
@@ -307,8 +308,8 @@ pub(crate) async fn offer(
     })))
 }
 
-/// Frames of the head's images, and their indexes in the commit's order, hex.
-type EncodedHead = (HashMap<EncodingKey, (PathBuf, FrameIndex)>, Vec<String>);
+/// Frames of the head's images, and the hashes of their indexes in the commit's order.
+type EncodedHead = (HashMap<Hash, (PathBuf, FrameIndex)>, Vec<String>);
 
 async fn encode_head(
     node: &Arc<Node>,
@@ -331,16 +332,17 @@ async fn encode_head(
             let against = against_itself.then_some((&base.image, &base.manifest));
             let frames = staging.join(format!("{name}.frames"));
             let encoded = encode::encode_one(&name, against, &base.image, &base.manifest, &frames, &mut |_, _| {})?;
-            Ok((name, encoded.index, frames))
+            Ok((encoded.index, frames))
         })
     });
-    let (mut frames, mut indexes) = (HashMap::new(), Vec::new());
+    let (mut encodings, mut indexes) = (HashMap::new(), Vec::new());
     for task in futures_util::future::join_all(tasks).await {
-        let (name, index, path) = task?;
-        indexes.push(hex::encode(index.encode()));
-        frames.insert((name, index.base_root.map(|r| *r.as_bytes())), (path, index));
+        let (index, path) = task?;
+        let hash = index.hash();
+        indexes.push(hash.to_string());
+        encodings.insert(hash, (path, index));
     }
-    Ok((frames, indexes))
+    Ok((encodings, indexes))
 }
 
 /// The node that joined has what it asked for.
