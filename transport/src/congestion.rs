@@ -12,6 +12,8 @@ use std::{
 use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 use quinn_proto::RttEstimator;
 
+use crate::limits::INITIAL_WINDOW_BYTES;
+
 /// Set when the node shuts down.
 ///
 /// quinn-proto up to 0.11.19 holds CONNECTION_CLOSE back while the congestion window is full, and once closed it
@@ -28,10 +30,9 @@ impl Ending {
 
 impl ControllerFactory for Ending {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(OpenAtEnd {
-            cubic: Arc::new(CubicConfig::default()).build(now, current_mtu),
-            ending: Self::clone(&self),
-        })
+        let mut cubic = CubicConfig::default();
+        cubic.initial_window(INITIAL_WINDOW_BYTES);
+        Box::new(OpenAtEnd { cubic: Arc::new(cubic).build(now, current_mtu), ending: Self::clone(&self) })
     }
 }
 

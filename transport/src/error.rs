@@ -159,9 +159,9 @@ pub enum Error {
         /// Its words.
         message: String,
     },
-    /// The consumer of a fetch refused an item.
-    #[error("a fetched item was refused by its consumer")]
-    Consumer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A fetched frame or index is not what it should be, or could not be kept.
+    #[error("what was fetched is of no use")]
+    Frame(#[source] form_delta::Error),
     /// The fetch that this sink belongs to is over.
     #[error("the fetch was given up by the peer, or its connection was lost")]
     SinkClosed,
@@ -207,7 +207,7 @@ impl Error {
             | Self::Bind { .. }
             | Self::Tls(_)
             | Self::Dial { .. }
-            | Self::Consumer(_) => ErrorKind::Local,
+            | Self::Frame(_) => ErrorKind::Local,
             Self::UnknownPeer { .. }
             | Self::Refused { .. }
             | Self::WrongKey { .. }
@@ -215,11 +215,6 @@ impl Error {
             | Self::Remote { .. } => ErrorKind::Refused,
             Self::Closed => ErrorKind::Bug,
         }
-    }
-
-    /// What the consumer of a fetch returns when it can't take an item.
-    pub fn consumer(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Consumer(source.into())
     }
 
     pub(crate) fn malformed(what: &'static str, reason: impl ToString) -> Self {

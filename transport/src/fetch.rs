@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quinn::SendStream;
+use quinn::{RecvStream, SendStream};
 use tokio::{
     io::AsyncRead,
     sync::{
@@ -16,8 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    Error, Result,
+    Error, NodeId, Result,
     limits::{FETCH_FAILURE_BYTES_MAX, FETCH_IN_FLIGHT_BYTES_MAX, FETCH_ITEM_BYTES_MAX},
+    link,
     wire::{self, ItemTag},
 };
 
@@ -48,14 +49,15 @@ impl ItemSink {
     /// should have no more than the item at hand in memory.
     ///
     /// Fails when the item is over [`FETCH_ITEM_BYTES_MAX`], or when nobody will receive it any more.
-    pub async fn send(&self, item: Vec<u8>) -> Result<()> {
+    pub async fn send(&self, item: impl Into<Bytes>) -> Result<()> {
+        let item = item.into();
         let len_bytes = wire::block_len(WHAT, item.len(), FETCH_ITEM_BYTES_MAX)?;
         // The queue is unbounded in number and bounded in bytes, by this permit, which travels with the item.
         let permit = tokio::select! {
             permit = admit(&self.budget, len_bytes) => permit?,
             () = self.items.closed() => return Err(Error::SinkClosed),
         };
-        let sent = self.items.send((Bytes::from(item), permit));
+        let sent = self.items.send((item, permit));
         sent.map_err(|_| Error::SinkClosed)
     }
 }
@@ -105,42 +107,67 @@ fn shorten(mut reason: String) -> String {
     reason
 }
 
-/// How a fetch ended at the far end.
-pub(crate) enum Ended {
+/// The items of a fetch, as they arrive. Dropped before the end, it stops the peer.
+#[derive(Debug)]
+pub struct Items {
+    peer: NodeId,
+    recv: RecvStream,
+    budget: Arc<Semaphore>,
+    /// Of the item that was handed over last.
+    held: Option<OwnedSemaphorePermit>,
+    count: u64,
+}
+
+impl Items {
+    pub(crate) fn new(peer: NodeId, recv: RecvStream, budget: Arc<Semaphore>) -> Self {
+        Self { peer, recv, budget, held: None, count: 0 }
+    }
+
+    /// The next item; `None` when the peer has said that this was all. The item before it is taken for consumed.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        self.held = None;
+        let entry = receive(&mut self.recv, &self.budget, self.count).await;
+        match entry.map_err(|error| link::explain("fetch", self.peer, error))? {
+            Entry::Item(item, permit) => {
+                self.held = Some(permit);
+                self.count += 1;
+                Ok(Some(item))
+            }
+            Entry::Complete => Ok(None),
+            Entry::Failed(message) => Err(Error::Remote { peer: self.peer, message }),
+        }
+    }
+}
+
+/// One entry of a fetch's answer.
+enum Entry {
+    Item(Vec<u8>, OwnedSemaphorePermit),
     Complete,
     Failed(String),
 }
 
-/// Hands each item that arrives to `on_item`, until the end entry.
-pub(crate) async fn receive(
-    recv: &mut (impl AsyncRead + Unpin),
-    budget: &Arc<Semaphore>,
-    on_item: &mut (dyn FnMut(Vec<u8>) -> Result<()> + Send),
-) -> Result<Ended> {
-    let mut count = 0_u64;
-    loop {
-        let (tag, len_bytes) = wire::read_item_head(recv).await?;
-        match tag {
-            ItemTag::Item => {
-                wire::check(WHAT, len_bytes, FETCH_ITEM_BYTES_MAX)?;
-                let _permit = admit(budget, len_bytes).await?;
-                on_item(wire::read_body(recv, WHAT, len_bytes).await?)?;
-                count += 1;
+/// Reads the next entry after `count` items.
+async fn receive(recv: &mut (impl AsyncRead + Unpin), budget: &Arc<Semaphore>, count: u64) -> Result<Entry> {
+    let (tag, len_bytes) = wire::read_item_head(recv).await?;
+    match tag {
+        ItemTag::Item => {
+            wire::check(WHAT, len_bytes, FETCH_ITEM_BYTES_MAX)?;
+            let permit = admit(budget, len_bytes).await?;
+            Ok(Entry::Item(wire::read_budgeted(recv, WHAT, len_bytes).await?, permit))
+        }
+        ItemTag::End => {
+            wire::check("end of a fetch", len_bytes, 8)?;
+            let body = wire::read_body(recv, "end of a fetch", len_bytes).await?;
+            if body != count.to_le_bytes() {
+                let reason = format!("its item count is not the {count} that arrived");
+                return Err(Error::malformed("end of a fetch", reason));
             }
-            ItemTag::End => {
-                wire::check("end of a fetch", len_bytes, 8)?;
-                let body = wire::read_body(recv, "end of a fetch", len_bytes).await?;
-                if body != count.to_le_bytes() {
-                    let reason = format!("its item count is not the {count} that arrived");
-                    return Err(Error::malformed("end of a fetch", reason));
-                }
-                return Ok(Ended::Complete);
-            }
-            ItemTag::Failed => {
-                wire::check("reason of a failed fetch", len_bytes, FETCH_FAILURE_BYTES_MAX)?;
-                let body = wire::read_body(recv, "reason of a failed fetch", len_bytes).await?;
-                return Ok(Ended::Failed(String::from_utf8_lossy(&body).into_owned()));
-            }
+            Ok(Entry::Complete)
+        }
+        ItemTag::Failed => {
+            wire::check("reason of a failed fetch", len_bytes, FETCH_FAILURE_BYTES_MAX)?;
+            let body = wire::read_body(recv, "reason of a failed fetch", len_bytes).await?;
+            Ok(Entry::Failed(String::from_utf8_lossy(&body).into_owned()))
         }
     }
 }
@@ -154,14 +181,14 @@ mod tests {
     }
 
     /// What a consumer got before `answer` ended, and how it ended.
-    async fn received(answer: &[u8]) -> (Vec<Vec<u8>>, Result<Ended>) {
-        let mut items = Vec::new();
-        let mut on_item = |item| {
-            items.push(item);
-            Ok(())
-        };
-        let ended = receive(&mut &answer[..], &budget(), &mut on_item).await;
-        (items, ended)
+    async fn received(mut answer: &[u8]) -> (Vec<Vec<u8>>, Result<Entry>) {
+        let (mut items, budget) = (Vec::new(), budget());
+        loop {
+            match receive(&mut answer, &budget, items.len() as u64).await {
+                Ok(Entry::Item(item, _)) => items.push(item),
+                ended => return (items, ended),
+            }
+        }
     }
 
     #[tokio::test]
@@ -174,7 +201,7 @@ mod tests {
             assert!(matches!(ended, Err(Error::Truncated { .. })), "cut at {cut}");
         }
         let (items, ended) = received(&whole).await;
-        assert!(matches!(ended, Ok(Ended::Complete)));
+        assert!(matches!(ended, Ok(Entry::Complete)));
         assert_eq!(items, [b"abc"]);
     }
 

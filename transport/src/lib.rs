@@ -14,11 +14,14 @@
 //! here because they are what travels.
 
 mod accept;
+mod buffers;
+mod bulk;
 mod commit;
 mod congestion;
 mod envelope;
 mod error;
 mod fetch;
+mod frames;
 #[cfg(test)]
 mod hostile;
 pub mod limits;
@@ -34,10 +37,11 @@ mod traffic;
 mod transport;
 pub mod wire;
 
+pub use bulk::{BulkRequest, FrameRange};
 pub use commit::{Artifact, ArtifactKind, COMMIT_VERSION, Commit};
 pub use envelope::Envelope;
 pub use error::{Error, ErrorKind, Result};
-pub use fetch::ItemSink;
+pub use fetch::{ItemSink, Items};
 pub use node_id::{NodeId, verify_signature};
 pub use node_key::NodeKey;
 pub use offer::{FrameIndexBytes, Offer};

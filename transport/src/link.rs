@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    BiStream, Error, NodeId, PeerAddr, Result, fetch,
+    BiStream, Error, Items, NodeId, PeerAddr, Result, fetch,
     limits::{CONNECT_TIMEOUT, CONTROL_MESSAGE_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
     quic::Socket,
     tls,
@@ -37,9 +37,10 @@ impl Link {
         const OPERATION: &str = "connect";
         let pin = tls::Pin::new(peer.id);
         let connecting = socket.dial(&peer, Arc::clone(&pin))?;
-        let connection = connecting.await.map_err(|source| match pin.wrong_key() {
-            Some(found) => Error::WrongKey { addr: peer.addr, expected: peer.id, found },
-            None => ended(OPERATION, peer.id, source),
+        let connection = connecting.await.map_err(|source| match (pin.wrong_key(), source) {
+            (Some(found), _) => Error::WrongKey { addr: peer.addr, expected: peer.id, found },
+            (None, ConnectionError::TimedOut) => Error::ConnectTimeout { peer: peer.id, addr: peer.addr },
+            (None, source) => ended(OPERATION, peer.id, source),
         })?;
         let (mut send, mut recv) = connection.open_bi().await.map_err(|source| ended(OPERATION, peer.id, source))?;
         let hello = async {
@@ -88,22 +89,14 @@ impl Link {
         exchange.await.map_err(|e| self.explain("request", e))
     }
 
-    pub(crate) async fn fetch(
-        &self,
-        request: &[u8],
-        on_item: &mut (dyn FnMut(Vec<u8>) -> Result<()> + Send),
-    ) -> Result<()> {
-        let exchange = async {
-            let (mut send, mut recv) = self.open(StreamTag::Fetch).await?;
-            let max_bytes = FETCH_REQUEST_BYTES_MAX;
-            wire::write_block(&mut send, "fetch request", request, max_bytes).await?;
+    pub(crate) async fn fetch(&self, request: &[u8]) -> Result<Items> {
+        let asked = async {
+            let (mut send, recv) = self.open(StreamTag::Fetch).await?;
+            wire::write_block(&mut send, "fetch request", request, FETCH_REQUEST_BYTES_MAX).await?;
             finish(&mut send).await?;
-            fetch::receive(&mut recv, &self.budget, on_item).await
+            Ok(Items::new(self.peer.id, recv, Arc::clone(&self.budget)))
         };
-        match exchange.await.map_err(|e| self.explain("fetch", e))? {
-            fetch::Ended::Complete => Ok(()),
-            fetch::Ended::Failed(message) => Err(Error::Remote { peer: self.peer.id, message }),
-        }
+        asked.await.map_err(|e| self.explain("fetch", e))
     }
 
     pub(crate) async fn http(&self) -> Result<BiStream> {
@@ -131,7 +124,7 @@ async fn finish(send: &mut SendStream) -> Result<()> {
 }
 
 /// Says what an I/O error of a stream was: a lost connection, or a peer that gave the stream up.
-fn explain(operation: &'static str, peer: NodeId, error: Error) -> Error {
+pub(crate) fn explain(operation: &'static str, peer: NodeId, error: Error) -> Error {
     let Error::Stream { what, source } = error else {
         return error;
     };

@@ -1,17 +1,17 @@
 //! The QUIC socket: windows, timeouts, and how peers notice at once that we ended or were restarted.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{
-    ClientConfig, ConnectError, Connecting, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectError, Connecting, Endpoint, EndpointConfig, IdleTimeout,
+    MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 use quinn_proto::RandomConnectionIdGenerator;
 use ring::hmac;
 use rustls::sign::CertifiedKey;
 
-use crate::{Error, NodeKey, PeerAddr, Result, congestion::Ending, limits, tls, wire::CloseCode};
+use crate::{Error, NodeKey, PeerAddr, Result, buffers, congestion::Ending, limits, tls, wire::CloseCode};
 
 /// The server name that QUIC's API wants; it is not sent, and nobody reads it.
 const SERVER_NAME: &str = "form";
@@ -21,15 +21,16 @@ pub(crate) struct Socket {
     pub(crate) endpoint: Endpoint,
     certified: CertifiedKey,
     ending: Ending,
+    datagram_bytes_max: u16,
 }
 
 impl Socket {
-    pub(crate) fn bind(addr: SocketAddr, key: &NodeKey) -> Result<Self> {
+    pub(crate) fn bind(addr: SocketAddr, key: &NodeKey, datagram_bytes_max: u16) -> Result<Self> {
         let certified = tls::certified_key(key)?;
         let ending = Ending::default();
         let crypto = QuicServerConfig::try_from(tls::server(&certified)?).map_err(no_suite)?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(transport(limits::UNTRUSTED_WINDOW_BYTES, &ending));
+        server.transport_config(transport(limits::UNTRUSTED_WINDOW_BYTES, datagram_bytes_max, &ending));
         server.max_incoming(limits::HANDSHAKES_MAX);
 
         // A restarted node no longer knows its old connections. With a reset key that outlives the process it can
@@ -40,18 +41,23 @@ impl Socket {
         let reset_key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice());
         let mut config = EndpointConfig::new(Arc::new(reset_key));
         config.cid_generator(|| Box::new(RandomConnectionIdGenerator::default()));
+        // What a peer may send us. The receive buffers grow with it, so it is not simply the largest there is.
+        config
+            .max_udp_payload_size(limits::DATAGRAM_BYTES_MAX)
+            .map_err(|e| Error::Bind { addr, source: io::Error::other(e) })?;
 
         let failed = |source| Error::Bind { addr, source };
         let udp = std::net::UdpSocket::bind(addr).map_err(failed)?;
+        buffers::enlarge(&udp);
         let endpoint = Endpoint::new(config, Some(server), udp, Arc::new(TokioRuntime)).map_err(failed)?;
-        Ok(Self { endpoint, certified, ending })
+        Ok(Self { endpoint, certified, ending, datagram_bytes_max })
     }
 
     /// Begins a handshake. `pin` decides about the key that answers.
     pub(crate) fn dial(&self, peer: &PeerAddr, pin: Arc<tls::Pin>) -> Result<Connecting> {
         let crypto = QuicClientConfig::try_from(tls::client(&self.certified, pin)?).map_err(no_suite)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(transport(limits::CONNECTION_WINDOW_BYTES, &self.ending));
+        config.transport_config(transport(limits::CONNECTION_WINDOW_BYTES, self.datagram_bytes_max, &self.ending));
         self.endpoint.connect_with(config, peer.addr, SERVER_NAME).map_err(|source| match source {
             ConnectError::EndpointStopping => Error::Closed,
             source => Error::Dial { peer: peer.id, addr: peer.addr, source },
@@ -65,7 +71,13 @@ impl Socket {
     }
 }
 
-fn transport(window_bytes: u32, ending: &Ending) -> Arc<TransportConfig> {
+fn transport(window_bytes: u32, datagram_bytes_max: u16, ending: &Ending) -> Arc<TransportConfig> {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(datagram_bytes_max);
+    // By default every second packet is acknowledged, which costs both ends. In slow start a small window waits for
+    // its acknowledgement, so that must not take long.
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(limits::PACKETS_PER_ACK)).max_ack_delay(Some(limits::ACK_DELAY_MAX));
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::STREAMS_MAX))
@@ -74,6 +86,8 @@ fn transport(window_bytes: u32, ending: &Ending) -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(window_bytes))
         .send_window(u64::from(limits::SEND_WINDOW_BYTES))
+        .mtu_discovery_config(Some(mtu))
+        .ack_frequency_config(Some(acks))
         .congestion_controller_factory(Arc::new(ending.clone()))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL));

@@ -10,9 +10,9 @@ use std::{
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 
 use crate::{
-    BiStream, Envelope, Error, NodeId, NodeKey, PeerAddr, Result, Service, SocketBytes,
+    BiStream, Envelope, Error, Items, NodeId, NodeKey, PeerAddr, Result, Service, SocketBytes,
     accept::Listener,
-    limits::{CLOSE_LINGER, FETCH_REQUEST_BYTES_MAX, REQUEST_BYTES_MAX},
+    limits::{CLOSE_LINGER, DATAGRAM_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, REQUEST_BYTES_MAX},
     link::Link,
     quic::Socket,
     traffic::Traffic,
@@ -39,7 +39,18 @@ impl Transport {
     /// Listens on `addr` (UDP; port 0 takes a free one) and serves peers from then on. Call it inside a
     /// tokio runtime.
     pub fn bind(addr: SocketAddr, key: &NodeKey, service: Arc<dyn Service>) -> Result<Self> {
-        let socket = Socket::bind(addr, key)?;
+        Self::bind_narrow(addr, key, service, DATAGRAM_BYTES_MAX)
+    }
+
+    /// As [`bind`](Self::bind), but never sends a UDP payload over `datagram_bytes_max` (at least 1200). A path's own
+    /// limit is found out anyway; this is for measuring what a narrower path would cost.
+    pub fn bind_narrow(
+        addr: SocketAddr,
+        key: &NodeKey,
+        service: Arc<dyn Service>,
+        datagram_bytes_max: u16,
+    ) -> Result<Self> {
+        let socket = Socket::bind(addr, key, datagram_bytes_max)?;
         let local_addr = socket.endpoint.local_addr().map_err(|source| Error::Bind { addr, source })?;
         let traffic = Arc::new(Traffic::default());
         let listener = Arc::new(Listener {
@@ -82,19 +93,12 @@ impl Transport {
         }
     }
 
-    /// Asks for items in bulk and hands each to `on_item`, in the order in which the peer sends them. An error
-    /// of `on_item` ([`Error::consumer`]) ends the fetch.
+    /// Asks for items in bulk. They come in the order in which the peer sends them.
     ///
-    /// `on_item` runs on the runtime's thread; while it has not returned, nothing more is read, and in the end
-    /// the peer stops sending. Items that arrived before an error were handed over.
-    pub async fn fetch(
-        &self,
-        to: &PeerAddr,
-        req: Vec<u8>,
-        on_item: &mut (dyn FnMut(Vec<u8>) -> Result<()> + Send),
-    ) -> Result<()> {
+    /// While nobody takes the next one, nothing more is read, and in the end the peer stops sending.
+    pub async fn fetch(&self, to: &PeerAddr, req: Vec<u8>) -> Result<Items> {
         wire::block_len("fetch request", req.len(), FETCH_REQUEST_BYTES_MAX)?;
-        self.link(to).await?.fetch(&req, on_item).await
+        self.link(to).await?.fetch(&req).await
     }
 
     /// Opens a stream on which the peer serves HTTP/1.1.

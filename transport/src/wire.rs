@@ -146,7 +146,24 @@ pub fn check(what: &'static str, len_bytes: u32, max_bytes: u32) -> Result<u32> 
 /// Reads `len_bytes` bytes. Memory grows with what arrives, so that announcing a length is no way to take it.
 pub async fn read_body(reader: &mut (impl AsyncRead + Unpin), what: &'static str, len_bytes: u32) -> Result<Vec<u8>> {
     const FIRST_BYTES: u32 = 64 * 1024;
-    let mut body = Vec::with_capacity(len_bytes.min(FIRST_BYTES) as usize);
+    read_into(Vec::with_capacity(len_bytes.min(FIRST_BYTES) as usize), reader, what, len_bytes).await
+}
+
+/// Reads `len_bytes` bytes. The memory for them is taken at once, so a budget has to cover it.
+pub(crate) async fn read_budgeted(
+    reader: &mut (impl AsyncRead + Unpin),
+    what: &'static str,
+    len_bytes: u32,
+) -> Result<Vec<u8>> {
+    read_into(Vec::with_capacity(len_bytes as usize), reader, what, len_bytes).await
+}
+
+async fn read_into(
+    mut body: Vec<u8>,
+    reader: &mut (impl AsyncRead + Unpin),
+    what: &'static str,
+    len_bytes: u32,
+) -> Result<Vec<u8>> {
     let mut limited = reader.take(len_bytes.into());
     limited.read_to_end(&mut body).await.map_err(stream(what))?;
     if body.len() < len_bytes as usize {

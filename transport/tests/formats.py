@@ -34,6 +34,9 @@ attempt = bytes(range(16))
 envelope = attempt + text("ab") + text(b"\x01\x02\x03")
 print("control block  ", (u32(len(envelope)) + envelope).hex())
 
+frames = b"\0" + attempt + b"\x66" * 32 + u32(2) + u32(3) + u32(1) + u32(7) + u32(32)
+print("frames request ", frames.hex())
+
 parent = b"\x11" * 32
 commit = (
     u16(1)

@@ -5,12 +5,14 @@
 
 use form_delta::Hash;
 use form_transport::{
-    Artifact, ArtifactKind, COMMIT_VERSION, Commit, Envelope, Error, ErrorKind, FrameIndexBytes, NodeKey, Offer,
+    Artifact, ArtifactKind, BulkRequest, COMMIT_VERSION, Commit, Envelope, Error, ErrorKind, FrameIndexBytes,
+    FrameRange, NodeKey, Offer,
     limits::{self, COMMIT_BYTES_MAX, OFFER_BYTES_MAX},
     wire::{self, ItemTag, StreamTag},
 };
 
 const CONTROL_BLOCK: &str = "1d000000000102030405060708090a0b0c0d0e0f02000000616203000000010203";
+const FRAMES_REQUEST: &str = "00000102030405060708090a0b0c0d0e0f66666666666666666666666666666666666666666666666666666666666666660200000003000000010000000700000020000000";
 const COMMIT: &str = "0100040000006161313101111111111111111111111111111111111111111111111111111111111111111103000000060000006469736b2d300200000080000000002222222222222222222222222222222222222222222222222222222222222222060000006d656d6f7279000000002000000000333333333333333333333333333333333333333333333333333333333333333305000000737461746501d2040000000000004444444444444444444444444444444444444444444444444444444444444444f39fd6e51aad88f6f4ce6ab8827279cfffb922660500000068656c6c6f005e56eea1010000030000006d736704000000626232320a00000071656d7520372e322e30";
 const COMMIT_ID: &str = "c94644a7a03ae7ac171f1890b5baa7d28999c783f4db12b3a9fe06a6a3c00f75";
 const NODE_SIGNATURE: &str = "bc6092e40b689c023c880494cc142cc4911630c8eac08d4ec93756eb6623a9dbad5e190e726ff84191c3a1f3be2cbc1238ae04c119d48d2d030e0e3068e3810c";
@@ -109,6 +111,17 @@ async fn blocks_that_end_early_or_announce_too_much() {
     // All of memory, announced by four bytes, on a stream that ends there.
     let error = wire::read_block(&mut [0xff; 4].as_slice(), "test", u32::MAX).await.unwrap_err();
     assert!(matches!(error, Error::Truncated { got_bytes: 0, .. }), "{error:?}");
+}
+
+#[test]
+fn fetch_requests() {
+    let (session, index) = (ATTEMPT, [0x66; 32]);
+    let ranges = vec![FrameRange { first: 3, count: 1 }, FrameRange { first: 7, count: 32 }];
+    let frames = BulkRequest::Frames { session, index, ranges };
+    assert_eq!(hex::encode(frames.encode().unwrap()), FRAMES_REQUEST);
+    assert_eq!(BulkRequest::decode(&hex::decode(FRAMES_REQUEST).unwrap()).unwrap(), frames);
+    let whole = BulkRequest::Index { session, index };
+    assert_eq!(hex::encode(whole.encode().unwrap()), format!("01{}", &FRAMES_REQUEST[2..98]));
 }
 
 #[test]
@@ -262,5 +275,5 @@ fn the_documented_examples_are_the_golden_bytes() {
             bytes.collect()
         })
         .collect();
-    assert_eq!(examples, [format!("0101{CONTROL_BLOCK}"), COMMIT.to_owned()]);
+    assert_eq!(examples, [FRAMES_REQUEST.to_owned(), format!("0101{CONTROL_BLOCK}"), COMMIT.to_owned()]);
 }

@@ -1,32 +1,23 @@
-use std::{sync::atomic::Ordering::SeqCst, thread, time::Duration};
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use form_transport::{
     Error, ErrorKind,
     limits::{FETCH_IN_FLIGHT_BYTES_MAX, FETCH_ITEM_BYTES_MAX, SEND_WINDOW_BYTES, STREAM_WINDOW_BYTES},
 };
 
-use crate::node::{Node, stop, wanted};
+use tokio::time::sleep;
+
+use crate::node::{Node, all, stop, wanted};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn items_arrive_whole_and_in_order() {
     let (a, b) = Node::pair();
-    let mut got = Vec::new();
-    let mut on_item = |item| {
-        got.push(item);
-        Ok(())
-    };
-    a.transport.fetch(&b.peer(), wanted(200, 100_000), &mut on_item).await.unwrap();
+    let got = all(a.transport.fetch(&b.peer(), wanted(200, 100_000)).await).await.unwrap();
     assert_eq!(got.len(), 200);
     assert!(got.iter().enumerate().all(|(n, item)| *item == vec![n as u8; 100_000]));
-    let mut none = |_| panic!("nothing was asked for");
-    a.transport.fetch(&b.peer(), wanted(0, 0), &mut none).await.unwrap();
-    let mut largest = 0;
-    let mut on_item = |item: Vec<u8>| {
-        largest = item.len();
-        Ok(())
-    };
-    a.transport.fetch(&b.peer(), wanted(1, FETCH_ITEM_BYTES_MAX), &mut on_item).await.unwrap();
-    assert_eq!(largest, FETCH_ITEM_BYTES_MAX as usize);
+    assert_eq!(all(a.transport.fetch(&b.peer(), wanted(0, 0)).await).await.unwrap().len(), 0);
+    let largest = all(a.transport.fetch(&b.peer(), wanted(1, FETCH_ITEM_BYTES_MAX)).await).await.unwrap();
+    assert_eq!(largest[0].len(), FETCH_ITEM_BYTES_MAX as usize);
     stop([a, b]).await;
 }
 
@@ -42,7 +33,8 @@ async fn a_slow_consumer_stops_its_producer() {
 
     let (a, b) = Node::pair();
     let (mut consumed, mut peak) = (0_u64, 0_u64);
-    let mut on_item = |item: Vec<u8>| {
+    let mut items = a.transport.fetch(&b.peer(), wanted(COUNT, ITEM_BYTES)).await.unwrap();
+    while let Some(item) = items.next().await.unwrap() {
         // The first and the middle item are held until the producer has stood still for a while.
         if consumed == 0 || consumed == total / 2 {
             let mut before = None;
@@ -52,14 +44,12 @@ async fn a_slow_consumer_stops_its_producer() {
                     break;
                 }
                 before = Some(served);
-                thread::sleep(Duration::from_millis(250));
+                sleep(Duration::from_millis(250)).await;
             }
         }
         peak = peak.max(b.log.served_bytes.load(SeqCst) - consumed);
         consumed += item.len() as u64;
-        Ok(())
-    };
-    a.transport.fetch(&b.peer(), wanted(COUNT, ITEM_BYTES), &mut on_item).await.unwrap();
+    }
     assert_eq!(consumed, total);
     assert_eq!(b.log.served_bytes.load(SeqCst), total);
     assert!(peak <= bound, "{peak} bytes were in flight, {bound} are allowed");
@@ -71,13 +61,8 @@ async fn parallel_fetches_all_arrive() {
     let (a, b) = Node::pair();
     let peer = b.peer();
     let one = async || {
-        let mut bytes = 0;
-        let mut on_item = |item: Vec<u8>| {
-            bytes += item.len();
-            Ok(())
-        };
-        a.transport.fetch(&peer, wanted(16, 1 << 20), &mut on_item).await.unwrap();
-        assert_eq!(bytes, 16 << 20);
+        let items = all(a.transport.fetch(&peer, wanted(16, 1 << 20)).await).await.unwrap();
+        assert_eq!(items.iter().map(Vec::len).sum::<usize>(), 16 << 20);
     };
     tokio::join!(one(), one(), one(), one());
     assert_eq!(b.log.trust_asked.load(SeqCst), 1);
@@ -87,7 +72,7 @@ async fn parallel_fetches_all_arrive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reason_of_a_failure_arrives() {
     let (a, b) = Node::pair();
-    let error = a.transport.fetch(&b.peer(), b"fail".to_vec(), &mut |_| Ok(())).await.unwrap_err();
+    let error = all(a.transport.fetch(&b.peer(), b"fail".to_vec()).await).await.unwrap_err();
     assert!(matches!(&error, Error::Remote { message, .. } if message == "the disk is on fire"), "{error:?}");
     stop([a, b]).await;
 }
@@ -95,25 +80,22 @@ async fn the_reason_of_a_failure_arrives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_producer_that_dies_is_not_an_end() {
     let (a, b) = Node::pair();
-    let error = a.transport.fetch(&b.peer(), b"panic".to_vec(), &mut |_| Ok(())).await.unwrap_err();
+    let error = all(a.transport.fetch(&b.peer(), b"panic".to_vec()).await).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     assert_eq!(a.transport.request(&b.peer(), b"ok".to_vec()).await.unwrap(), b"ko");
     stop([a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_refuses_an_item_ends_the_fetch_on_both_ends() {
+async fn a_consumer_that_goes_away_ends_the_fetch_on_both_ends() {
     let (a, b) = Node::pair();
-    let mut items = 0;
-    let mut on_item = |_| {
-        items += 1;
-        if items == 3 { Err(Error::consumer("no room")) } else { Ok(()) }
-    };
-    let error = a.transport.fetch(&b.peer(), wanted(1000, 1 << 20), &mut on_item).await.unwrap_err();
-    assert!(matches!(&error, Error::Consumer(source) if source.to_string() == "no room"), "{error:?}");
-    assert_eq!(items, 3);
+    let mut items = a.transport.fetch(&b.peer(), wanted(1000, 1 << 20)).await.unwrap();
+    for _ in 0..3 {
+        items.next().await.unwrap().unwrap();
+    }
+    drop(items);
     while b.log.fetches_cut.load(SeqCst) == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(a.transport.request(&b.peer(), b"ok".to_vec()).await.unwrap(), b"ko");
     stop([a, b]).await;

@@ -9,4 +9,5 @@ mod identity;
 mod node;
 mod request;
 mod restart;
+mod resume;
 mod traffic;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use form_transport::{BiStream, Envelope, Error, ItemSink, NodeId, NodeKey, PeerAddr, Service, Transport};
+use form_transport::{BiStream, Envelope, Error, ItemSink, Items, NodeId, NodeKey, PeerAddr, Service, Transport};
 use tokio::{
     io::AsyncWriteExt,
     sync::{
@@ -114,6 +114,15 @@ pub(crate) async fn stop(nodes: impl IntoIterator<Item = Node>) {
 /// A fetch of `count` items of `len_bytes`, each filled with its number.
 pub(crate) fn wanted(count: u32, len_bytes: u32) -> Vec<u8> {
     [count.to_le_bytes(), len_bytes.to_le_bytes()].concat()
+}
+
+/// All items of a fetch.
+pub(crate) async fn all(items: Result<Items, Error>) -> Result<Vec<Vec<u8>>, Error> {
+    let (mut items, mut got) = (items?, Vec::new());
+    while let Some(item) = items.next().await? {
+        got.push(item);
+    }
+    Ok(got)
 }
 
 #[async_trait]

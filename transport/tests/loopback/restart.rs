@@ -4,7 +4,7 @@ use form_transport::{Envelope, Error, NodeKey};
 use quinn::ConnectionError;
 use tokio::runtime::Runtime;
 
-use crate::node::{LOOPBACK, Node, stop, wanted};
+use crate::node::{LOOPBACK, Node, all, stop, wanted};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_is_made_again_after_the_peer_was_stopped_and_started() {
@@ -42,9 +42,9 @@ fn a_killed_peer_is_noticed_by_its_first_packet_after_the_restart() {
         b.knows(&a);
         // The new process answers the old connection's packet by a stateless reset that the peer believes. Had it
         // not, the old connection would only end by its idle timeout, which is another error.
-        let error = a.transport.fetch(&peer, wanted(1, 1), &mut |_| Ok(())).await.unwrap_err();
+        let error = all(a.transport.fetch(&peer, wanted(1, 1)).await).await.unwrap_err();
         assert!(matches!(error, Error::Lost { source: ConnectionError::Reset, .. }), "{error:?}");
-        a.transport.fetch(&peer, wanted(1, 1), &mut |_| Ok(())).await.unwrap();
+        all(a.transport.fetch(&peer, wanted(1, 1)).await).await.unwrap();
         stop([a, b]).await;
     });
 }
@@ -63,23 +63,19 @@ async fn a_closed_transport_says_so() {
 async fn closing_ends_a_fetch_that_is_under_way() {
     let (a, b) = Node::pair();
     let peer = b.peer();
-    let mut items = 0;
-    let mut b = Some(b);
-    let mut stopping = None;
-    let error = a
-        .transport
-        .fetch(&peer, wanted(1000, 1 << 20), &mut |_| {
-            items += 1;
-            if let Some(b) = b.take() {
-                stopping = Some(tokio::spawn(stop([b])));
-            }
-            Ok(())
-        })
-        .await
-        .unwrap_err();
+    let mut items = a.transport.fetch(&peer, wanted(1000, 1 << 20)).await.unwrap();
+    items.next().await.unwrap().unwrap();
+    let stopping = tokio::spawn(stop([b]));
+    let mut count = 1;
+    let error = loop {
+        match items.next().await {
+            Ok(item) => count += item.into_iter().count(),
+            Err(error) => break error,
+        }
+    };
     // Told by the peer, with a full congestion window in between, and not found out by the idle timeout.
     assert!(matches!(error, Error::Lost { source: ConnectionError::ApplicationClosed(_), .. }), "{error:?}");
-    assert!(items < 1000);
-    stopping.unwrap().await.unwrap();
+    assert!(count < 1000);
+    stopping.await.unwrap();
     stop([a]).await;
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use form_delta::{Engine, FrameIndex, Hash, Manifest, Spool};
 use form_transport::{ErrorKind, PeerAddr};
@@ -9,7 +10,6 @@ use form_transport::{ErrorKind, PeerAddr};
 use super::bases::{self, staged_manifest};
 use super::instance::file_name;
 use super::layout::{Layout, create_file, write_durably};
-use super::peer::FetchRequest;
 use super::{Node, standby};
 use crate::error::{ApiError, ErrorCode};
 
@@ -73,43 +73,22 @@ fn spool_path(build: &Build) -> PathBuf {
 async fn fetch(node: &Arc<Node>, build: &Build, progress: &Progress) -> Result<Spool, ApiError> {
     let total = build.index.frames_len_bytes();
     let spool = Spool::create(&spool_path(build), build.index.clone()).map_err(|e| delta(&build.artifact, e))?;
-    let request = FetchRequest {
-        session: build.session,
-        artifact: build.artifact.clone(),
-        base_root: build.index.base_roots.first().map(|r| *r.as_bytes()),
-    };
-    let request = borsh::to_vec(&request).map_err(|e| ApiError::internal("encode a request", e))?;
-    // A connection from before the source's node was restarted shows that only when it is used: once more, then.
-    let mut again = true;
-    while !spool.missing().is_empty() {
-        let (mut number, mut done) = (0u32, 0u64);
-        let mut on_item = |bytes: Vec<u8>| {
-            let len = bytes.len() as u64;
-            let frame = build.index.verify(number, bytes).map_err(form_transport::Error::consumer)?;
-            spool.put(frame).map_err(form_transport::Error::consumer)?;
-            number += 1;
-            done += len;
-            progress("receive", done, total);
-            Ok(())
-        };
-        let error = match node.transport()?.fetch(&build.from, request.clone(), &mut on_item).await {
-            Ok(()) => break,
-            Err(error) if error.kind() == ErrorKind::Retryable && std::mem::take(&mut again) => continue,
-            Err(error) => error,
-        };
-        let message = format!("{} did not arrive in full", build.artifact);
-        let told = match error.kind() {
-            ErrorKind::Retryable => ApiError::new(ErrorCode::TargetUnavailable, message)
-                .remedy("see that the source's node is up and reachable, then commit again"),
-            _ => ApiError::new(ErrorCode::Aborted, message),
-        };
-        return Err(told.cause(chain(&error)));
+    let (spool, done) = (Arc::new(spool), AtomicU64::new(0));
+    let on_frame = |len: u64| progress("receive", done.fetch_add(len, Ordering::Relaxed) + len, total);
+    let fetched = node.transport()?.fetch_frames(&build.from, build.session, &spool, &on_frame).await;
+    fetched.map_err(|error| not_fetched(&build.artifact, error))?;
+    Arc::into_inner(spool).ok_or_else(|| ApiError::internal("fetch frames", "they are still being written"))
+}
+
+/// The error for whoever waits for an artifact that could not be fetched.
+pub(crate) fn not_fetched(artifact: &str, error: form_transport::Error) -> ApiError {
+    let message = format!("{artifact} did not arrive in full");
+    match error.kind() {
+        ErrorKind::Retryable => ApiError::new(ErrorCode::TargetUnavailable, message)
+            .remedy("see that the source's node is up and reachable, then commit again"),
+        _ => ApiError::new(ErrorCode::Aborted, message),
     }
-    let missing = spool.missing().len();
-    if missing > 0 {
-        return Err(corrupt(&build.artifact, &format!("{missing} frames did not arrive")));
-    }
-    Ok(spool)
+    .cause(chain(&error))
 }
 
 fn rebuild(

@@ -124,8 +124,7 @@ pub(crate) fn member_number(index: usize) -> Member {
 }
 
 fn publish(node: &Arc<Node>, attempt: &Arc<Attempt>, encodings: &Encodings) {
-    let frames: HashMap<_, _> =
-        encodings.iter().map(|(key, (path, encoded))| (key.clone(), (path.clone(), encoded.index.clone()))).collect();
+    let offered = encodings.values().map(|(path, e)| (e.index.hash(), (path.clone(), e.index.clone()))).collect();
     let events = attempt.events.clone();
     let targets: Vec<_> = attempt
         .members
@@ -153,7 +152,7 @@ fn publish(node: &Arc<Node>, attempt: &Arc<Attempt>, encodings: &Encodings) {
             }
         }
     });
-    node.offer(attempt.id.0, Outgoing { allowed, frames, on_sent, files: None });
+    node.offer(attempt.id.0, Outgoing { allowed, encodings: offered, on_sent, files: None });
 }
 
 /// What the summary says of each artifact; of several encodings the one that stands on the base.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
-use form_delta::FrameIndex;
+use form_delta::{FrameIndex, Hash};
 use form_proto::{AttemptId, Millis};
 use form_transport::{NodeId, NodeKey, PeerAddr, Transport};
 use form_vmm_hooks::Vmm;
@@ -33,8 +33,9 @@ pub(crate) type EncodingKey = (String, Option<[u8; 32]>);
 pub(crate) struct Outgoing {
     /// The only nodes that get them.
     pub(crate) allowed: Vec<NodeId>,
-    pub(crate) frames: HashMap<EncodingKey, (PathBuf, FrameIndex)>,
-    /// To whom, bytes sent, bytes of that artifact in all.
+    /// Each encoding's index, and the file of its frames, by the index's hash.
+    pub(crate) encodings: HashMap<Hash, (PathBuf, FrameIndex)>,
+    /// To whom, and how many bytes of frames.
     pub(crate) on_sent: Box<dyn Fn(NodeId, u64) + Send + Sync>,
     /// Files that are there for this session alone.
     #[expect(dead_code, reason = "they go when this is dropped")]

@@ -1,5 +1,4 @@
-//! What nodes ask of each other beside the commit protocol's own messages. JSON for the small questions, borsh for
-//! the request that starts bulk data.
+//! What nodes ask of each other beside the commit protocol's own messages, and what carries those.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +52,7 @@ pub(crate) struct Seeding {
     pub(crate) session: String,
     /// The encoded commit, hex.
     pub(crate) commit: String,
-    /// Encoded frame index of each artifact, in the commit's order, hex.
+    /// Hash of the frame index of each artifact, in the commit's order. The indexes are fetched: they may be long.
     pub(crate) indexes: Vec<String>,
     /// The spec of the instance that is joined.
     pub(crate) spec: crate::spec::InstanceSpec,
@@ -73,15 +72,6 @@ pub(crate) enum Answer {
     Done,
     /// No.
     Refused { error: ApiError },
-}
-
-/// Asks for all frames of one artifact, in order.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub(crate) struct FetchRequest {
-    pub(crate) session: [u8; 16],
-    pub(crate) artifact: String,
-    /// Which encoding: against this base, or in full.
-    pub(crate) base_root: Option<[u8; 32]>,
 }
 
 /// The body of an envelope.

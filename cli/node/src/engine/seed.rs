@@ -14,12 +14,12 @@ use form_delta::{FrameIndex, Hash};
 use form_transport::{ArtifactKind, Commit, NodeId};
 use sha2::{Digest, Sha256};
 
-use super::build::{Build, build, chain, delta};
+use super::build::{Build, build, chain, delta, not_fetched};
 use super::instance::{LocalInstance, MEMORY, file_name};
 use super::layout::{make_dir, remove_dir};
 use super::lifecycle::{self, name_taken};
 use super::limits::{COMMIT_TIMEOUT, JOIN_POLL, JOIN_REQUEST_LIFE, JOIN_WAIT, SEEDING_IDLE};
-use super::node::{EncodingKey, Outgoing};
+use super::node::Outgoing;
 use super::peer::{Answer, Question, Seeding};
 use super::serve::ask;
 use super::{Node, bases, blocking, core_impl, encode, offer as offers};
@@ -199,8 +199,9 @@ async fn receive(
     make_dir(&staging).map_err(|e| ApiError::io("make", &staging, &e))?;
     let mut builds = Vec::new();
     for (artifact, index) in commit.artifacts.iter().zip(&seeding.indexes) {
-        let index = hex::decode(index).map_err(|e| corrupt(e.to_string()))?;
-        let index = FrameIndex::decode(&index).map_err(|e| corrupt(chain(&e)))?;
+        let hash = index.parse().map_err(|e| corrupt(format!("{index}: {e}")))?;
+        let index = node.transport()?.fetch_index(host, session.0, hash).await;
+        let index = index.map_err(|error| not_fetched(&artifact.name, error))?;
         let one = Build {
             cluster: local.cluster_id.clone(),
             instance: local.instance_id.clone(),
@@ -351,7 +352,7 @@ pub(crate) async fn offer(
     offers::commit_hash(&record.commit_id)?;
     let session = random_session()?;
     let files = Leftover(node.layout.staging_attempt(form_proto::AttemptId(session)));
-    let (frames, indexes) = encode_head(node, &local, &commit, &files.0.join("seed"), held).await?;
+    let (encodings, indexes) = encode_head(node, &local, &commit, &files.0.join("seed"), held).await?;
     let sent = Arc::new(AtomicU64::new(0));
     let on_sent = {
         let sent = Arc::clone(&sent);
@@ -359,7 +360,7 @@ pub(crate) async fn offer(
             sent.fetch_add(bytes, Ordering::Relaxed);
         })
     };
-    node.offer(session, Outgoing { allowed: vec![to], frames, on_sent, files: Some(files) });
+    node.offer(session, Outgoing { allowed: vec![to], encodings, on_sent, files: Some(files) });
     // Whoever asked may never say that it is done.
     tokio::spawn({
         let node = Arc::downgrade(node);
@@ -378,8 +379,8 @@ pub(crate) async fn offer(
     })))
 }
 
-/// Frames of the head's images, and their indexes in the commit's order, hex.
-type EncodedHead = (HashMap<EncodingKey, (PathBuf, FrameIndex)>, Vec<String>);
+/// Frames of the head's images, and the hashes of their indexes in the commit's order.
+type EncodedHead = (HashMap<Hash, (PathBuf, FrameIndex)>, Vec<String>);
 
 async fn encode_head(
     node: &Arc<Node>,
@@ -403,16 +404,17 @@ async fn encode_head(
             let new = encode::New { name: &name, image: &base.image, manifest: &base.manifest, changed: &[] };
             let against = if against_itself { std::slice::from_ref(&base) } else { &[] };
             let encoded = encode::encode_one(&new, against, &frames, &mut |_, _| {})?;
-            Ok((name, encoded.index, frames))
+            Ok((encoded.index, frames))
         })
     });
-    let (mut frames, mut indexes) = (HashMap::new(), Vec::new());
+    let (mut encodings, mut indexes) = (HashMap::new(), Vec::new());
     for task in futures_util::future::join_all(tasks).await {
-        let (name, index, path) = task?;
-        indexes.push(hex::encode(index.encode()));
-        frames.insert((name, index.base_roots.first().map(|r| *r.as_bytes())), (path, index));
+        let (index, path) = task?;
+        let hash = index.hash();
+        indexes.push(hash.to_string());
+        encodings.insert(hash, (path, index));
     }
-    Ok((frames, indexes))
+    Ok((encodings, indexes))
 }
 
 /// The node that joined has what it asked for.

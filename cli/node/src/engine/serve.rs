@@ -5,14 +5,16 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use borsh::BorshDeserialize;
+use bytes::Bytes;
 use form_proto::{AttemptId, Body, CoordinatorInput, Message, Outcome, ParticipantInput};
-use form_transport::{BiStream, Envelope, ItemSink, NodeId, PeerAddr, Service};
+use form_transport::limits::INDEX_PIECE_BYTES;
+use form_transport::{BiStream, BulkRequest, Envelope, ItemSink, NodeId, PeerAddr, Service};
 
 use super::build::chain;
 use super::driver::Input;
 use super::limits::{ANSWER_TIMEOUT, SEED_TIMEOUT};
 use super::participate::Work;
-use super::peer::{Answer, FetchRequest, Packet, Question};
+use super::peer::{Answer, Packet, Question};
 use super::{Node, blocking, encode, preflight, seed};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::AttemptState;
@@ -62,23 +64,33 @@ impl Service for Peers {
     }
 
     async fn fetch(&self, from: NodeId, request: Vec<u8>, sink: ItemSink) -> Result<(), String> {
-        let request = FetchRequest::try_from_slice(&request).map_err(|e| e.to_string())?;
-        let outgoing = self.node.outgoing(request.session).ok_or("no such session, or it is over")?;
+        let request = BulkRequest::decode(&request).map_err(|e| chain(&e))?;
+        let outgoing = self.node.outgoing(request.session()).ok_or("no such session, or it is over")?;
         if !outgoing.allowed.contains(&from) {
             return Err("these frames are not for this node".into());
         }
-        let key = (request.artifact, request.base_root);
-        let (path, index) = outgoing.frames.get(&key).ok_or("no such encoding in this session")?;
+        let (path, index) = outgoing.encodings.get(&request.index()).ok_or("no such encoding in this session")?;
+        let BulkRequest::Frames { ranges, .. } = request else {
+            let encoded = Bytes::from(index.encode());
+            for start in (0..encoded.len()).step_by(INDEX_PIECE_BYTES) {
+                let end = encoded.len().min(start + INDEX_PIECE_BYTES);
+                sink.send(encoded.slice(start..end)).await.map_err(|e| chain(&e))?;
+            }
+            return Ok(());
+        };
         let file = Arc::new(File::open(path).map_err(|e| e.to_string())?);
-        let mut start = 0;
-        for frame in &index.frames {
-            let (file, range) = (Arc::clone(&file), start..start + u64::from(frame.len_bytes));
-            start = range.end;
-            let read = blocking("read a frame", move || {
-                encode::read_frame(&file, range).map_err(|e| ApiError::internal("read a frame", e))
-            });
-            sink.send(read.await.map_err(|e| e.to_string())?).await.map_err(|e| chain(&e))?;
-            (outgoing.on_sent)(from, u64::from(frame.len_bytes));
+        for range in ranges {
+            let mut start = index.frame_range(range.first).map_err(|e| chain(&e))?.start;
+            for number in range.numbers() {
+                let frame = index.frames.get(number as usize).ok_or("the encoding has fewer frames")?;
+                let (file, at) = (Arc::clone(&file), start..start + u64::from(frame.len_bytes));
+                start = at.end;
+                let read = blocking("read a frame", move || {
+                    encode::read_frame(&file, at).map_err(|e| ApiError::internal("read a frame", e))
+                });
+                sink.send(read.await.map_err(|e| e.to_string())?).await.map_err(|e| chain(&e))?;
+                (outgoing.on_sent)(from, u64::from(frame.len_bytes));
+            }
         }
         Ok(())
     }

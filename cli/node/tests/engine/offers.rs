@@ -239,7 +239,9 @@ async fn promise_3_content_that_is_not_the_commits() {
     // The root of what the base is, the frames of something else.
     let memory = &mut forgery.offer;
     let mut index = form_delta::FrameIndex::decode(&memory.indexes[1].0).expect("an index");
+    let listed = index.hash();
     index.new_root = honest.offer.commit.artifacts[1].root;
+    rogue.list_as(listed, index.clone());
     memory.commit.artifacts[1].root = index.new_root;
     memory.indexes[1] = FrameIndexBytes(index.encode());
     rogue.refused(&scene, &forgery, "b", "memory could not be built").await;

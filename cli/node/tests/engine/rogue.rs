@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use borsh::{BorshDeserialize, BorshSerialize};
-use form_delta::{Image, Manifest};
+use form_delta::{FrameIndex, Hash, Image, Manifest};
 use form_node::ApiError;
 use form_node::api::types::VmmView;
 use form_node::auth::{SignedRequest, SigningKey, sign};
 use form_node::store::{Begin, BeginRequest, NodeRecord, Other, ParticipantRecord};
 use form_proto::{AttemptId, Body, CommitId, Epoch, Message, Refusal};
 use form_transport::{
-    Artifact, ArtifactKind, BiStream, COMMIT_VERSION, Commit, Envelope, FrameIndexBytes, ItemSink, NodeId, NodeKey,
-    Offer, PeerAddr, Service, Transport,
+    Artifact, ArtifactKind, BiStream, BulkRequest, COMMIT_VERSION, Commit, Envelope, FrameIndexBytes, FrameRange,
+    ItemSink, NodeId, NodeKey, Offer, PeerAddr, Service, Transport,
 };
 use form_vmm_hooks::Vmm as _;
 use tokio::sync::mpsc;
@@ -31,18 +31,11 @@ enum Packet {
     Progress { phase: String, done: u64, total: u64 },
 }
 
-#[derive(BorshSerialize, BorshDeserialize)]
-struct FetchRequest {
-    session: [u8; 16],
-    artifact: String,
-    base_root: Option<[u8; 32]>,
-}
-
 /// The body of a forged request, as its commit tells it.
 pub(crate) const BODY: &str = r#"{"description":"forged"}"#;
 
-/// Frames of each artifact, one after the other, and their lengths.
-type Frames = HashMap<String, (Vec<u8>, Vec<usize>)>;
+/// Frames of each encoding, one after the other, by their index's hash.
+type Frames = HashMap<Hash, (Vec<u8>, FrameIndex)>;
 
 /// The node.
 pub(crate) struct Rogue {
@@ -75,12 +68,13 @@ impl Service for Served {
         self.answer.lock().expect("lock").clone()
     }
     async fn fetch(&self, _: NodeId, request: Vec<u8>, sink: ItemSink) -> Result<(), String> {
-        let request = FetchRequest::try_from_slice(&request).expect("a request");
-        let (mut bytes, lengths) = self.frames.lock().expect("lock")[&request.artifact].clone();
-        for length in lengths {
-            let rest = bytes.split_off(length);
-            sink.send(bytes).await.map_err(|e| e.to_string())?;
-            bytes = rest;
+        let request = BulkRequest::decode(&request).expect("a request");
+        let (bytes, index) = self.frames.lock().expect("lock")[&request.index()].clone();
+        let BulkRequest::Frames { ranges, .. } = request else { return Err("it seeds nobody".into()) };
+        for number in ranges.into_iter().flat_map(FrameRange::numbers) {
+            let range = index.frame_range(number).map_err(|e| e.to_string())?;
+            let frame = bytes[range.start as usize..range.end as usize].to_vec();
+            sink.send(frame).await.map_err(|e| e.to_string())?;
         }
         Ok(())
     }
@@ -113,7 +107,7 @@ impl Forgery {
     /// Another length of an image, in commit and frame index alike.
     pub(crate) fn resize(&mut self, artifact: usize, len_bytes: u64) {
         let index = &mut self.offer.indexes[artifact];
-        let mut changed = form_delta::FrameIndex::decode(&index.0).expect("an index");
+        let mut changed = FrameIndex::decode(&index.0).expect("an index");
         changed.image_len_bytes = len_bytes;
         *index = FrameIndexBytes(changed.encode());
         self.offer.commit.artifacts[artifact].image_len_bytes = len_bytes;
@@ -239,8 +233,7 @@ impl Rogue {
         let bases = [form_delta::Base { image: &old, manifest: &manifest, blocks: None }];
         let encoded = form_delta::encode(&bases, &new, &new_manifest, &changed, &mut bytes, &mut |_, _| {});
         let index = encoded.expect("encode").index;
-        let lengths = index.frames.iter().map(|frame| frame.len_bytes as usize).collect();
-        self.frames.lock().expect("lock").insert(name.into(), (bytes, lengths));
+        self.frames.lock().expect("lock").insert(index.hash(), (bytes, index.clone()));
         let kind = match name {
             "memory" => ArtifactKind::Memory,
             "device" => ArtifactKind::DeviceState,
@@ -249,6 +242,13 @@ impl Rogue {
         let artifact =
             Artifact { name: name.into(), kind, image_len_bytes: new.len_bytes(), root: new_manifest.root() };
         (artifact, FrameIndexBytes(index.encode()))
+    }
+
+    /// Serves the frames of one index under another one, too.
+    pub(crate) fn list_as(&self, listed: Hash, other: FrameIndex) {
+        let mut frames = self.frames.lock().expect("lock");
+        let (bytes, _) = frames[&listed].clone();
+        frames.insert(other.hash(), (bytes, other));
     }
 
     /// Signs the offer and sends it.
