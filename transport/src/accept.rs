@@ -16,10 +16,10 @@ use tracing::{debug, error, warn};
 use crate::{
     BiStream, Envelope, Error, ErrorKind, NodeId, Result, Service, fetch,
     limits::{
-        CLOSE_GRACE, CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, CONTROL_MESSAGE_BYTES_MAX, FETCH_REQUEST_BYTES_MAX,
-        HANDSHAKES_MAX, INBOUND_CONNECTIONS_PER_PEER_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX,
+        CLOSE_GRACE, CONNECT_TIMEOUT, CONTROL_MESSAGE_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, HANDSHAKES_MAX,
+        INBOUND_CONNECTIONS_PER_PEER_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX,
     },
-    tls,
+    quic, tls,
     traffic::Traffic,
     wire::{self, CloseCode, StreamTag},
 };
@@ -82,7 +82,7 @@ impl Listener {
                 connection.close(CloseCode::UnknownNodeKey.into(), b"unknown node key");
                 return None;
             }
-            connection.set_receive_window(CONNECTION_WINDOW_BYTES.into());
+            quic::widen(&connection);
             Some((peer, connection))
         });
         welcomed.await.inspect_err(|_| debug!(%from, "no handshake in time")).ok().flatten()

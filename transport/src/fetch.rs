@@ -1,6 +1,6 @@
 //! Bulk fetches: items streamed back, bounded in bytes at both ends.
 //!
-//! A producer that runs ahead of a slow consumer fills, in this order: the consumer's stream window,
+//! A producer that runs ahead of a slow consumer fills, in this order: the consumer's receive window,
 //! its own send window, and [`FETCH_IN_FLIGHT_BYTES_MAX`] of items that wait here. Then it waits.
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const WHAT: &str = "fetched item";
 // An item has to fit in the budget, or it would wait for ever.
 const _: () = assert!(FETCH_ITEM_BYTES_MAX <= FETCH_IN_FLIGHT_BYTES_MAX);
 
-/// A connection's budget of item bytes in memory at this end.
+/// A connection's budget of item bytes that are read ahead.
 pub(crate) fn budget() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(FETCH_IN_FLIGHT_BYTES_MAX as usize))
 }
@@ -112,24 +112,21 @@ fn shorten(mut reason: String) -> String {
 pub struct Items {
     peer: NodeId,
     recv: RecvStream,
-    budget: Arc<Semaphore>,
-    /// Of the item that was handed over last.
-    held: Option<OwnedSemaphorePermit>,
     count: u64,
+    /// Bounds how many there are at a time.
+    _turn: OwnedSemaphorePermit,
 }
 
 impl Items {
-    pub(crate) fn new(peer: NodeId, recv: RecvStream, budget: Arc<Semaphore>) -> Self {
-        Self { peer, recv, budget, held: None, count: 0 }
+    pub(crate) fn new(peer: NodeId, recv: RecvStream, turn: OwnedSemaphorePermit) -> Self {
+        Self { peer, recv, count: 0, _turn: turn }
     }
 
-    /// The next item; `None` when the peer has said that this was all. The item before it is taken for consumed.
+    /// The next item; `None` when the peer has said that this was all.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        self.held = None;
-        let entry = receive(&mut self.recv, &self.budget, self.count).await;
+        let entry = receive(&mut self.recv, self.count).await;
         match entry.map_err(|error| link::explain("fetch", self.peer, error))? {
-            Entry::Item(item, permit) => {
-                self.held = Some(permit);
+            Entry::Item(item) => {
                 self.count += 1;
                 Ok(Some(item))
             }
@@ -141,19 +138,18 @@ impl Items {
 
 /// One entry of a fetch's answer.
 enum Entry {
-    Item(Vec<u8>, OwnedSemaphorePermit),
+    Item(Vec<u8>),
     Complete,
     Failed(String),
 }
 
 /// Reads the next entry after `count` items.
-async fn receive(recv: &mut (impl AsyncRead + Unpin), budget: &Arc<Semaphore>, count: u64) -> Result<Entry> {
+async fn receive(recv: &mut (impl AsyncRead + Unpin), count: u64) -> Result<Entry> {
     let (tag, len_bytes) = wire::read_item_head(recv).await?;
     match tag {
         ItemTag::Item => {
             wire::check(WHAT, len_bytes, FETCH_ITEM_BYTES_MAX)?;
-            let permit = admit(budget, len_bytes).await?;
-            Ok(Entry::Item(wire::read_budgeted(recv, WHAT, len_bytes).await?, permit))
+            Ok(Entry::Item(wire::read_at_once(recv, WHAT, len_bytes).await?))
         }
         ItemTag::End => {
             wire::check("end of a fetch", len_bytes, 8)?;
@@ -182,10 +178,10 @@ mod tests {
 
     /// What a consumer got before `answer` ended, and how it ended.
     async fn received(mut answer: &[u8]) -> (Vec<Vec<u8>>, Result<Entry>) {
-        let (mut items, budget) = (Vec::new(), budget());
+        let mut items = Vec::new();
         loop {
-            match receive(&mut answer, &budget, items.len() as u64).await {
-                Ok(Entry::Item(item, _)) => items.push(item),
+            match receive(&mut answer, items.len() as u64).await {
+                Ok(Entry::Item(item)) => items.push(item),
                 ended => return (items, ended),
             }
         }

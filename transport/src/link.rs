@@ -10,9 +10,12 @@ use tokio::{
 };
 
 use crate::{
-    BiStream, Error, Items, NodeId, PeerAddr, Result, fetch,
-    limits::{CONNECT_TIMEOUT, CONTROL_MESSAGE_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
-    quic::Socket,
+    BiStream, Error, Items, NodeId, PeerAddr, Result,
+    limits::{
+        CONNECT_TIMEOUT, CONTROL_MESSAGE_BYTES_MAX, FETCH_REQUEST_BYTES_MAX, FETCHES_MAX, REPLY_BYTES_MAX,
+        REQUEST_BYTES_MAX,
+    },
+    quic::{self, Socket},
     tls,
     wire::{self, CloseCode, StreamTag},
 };
@@ -22,7 +25,7 @@ pub(crate) struct Link {
     peer: PeerAddr,
     connection: Connection,
     control: Mutex<SendStream>,
-    budget: Arc<Semaphore>,
+    fetches: Arc<Semaphore>,
 }
 
 impl Link {
@@ -51,7 +54,7 @@ impl Link {
             }
         };
         hello.await.map_err(|error| explain(OPERATION, peer.id, error))?;
-        Ok(Self { peer, connection, control: Mutex::new(send), budget: fetch::budget() })
+        Ok(Self { peer, connection, control: Mutex::new(send), fetches: Arc::new(Semaphore::new(FETCHES_MAX)) })
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -90,11 +93,14 @@ impl Link {
     }
 
     pub(crate) async fn fetch(&self, request: &[u8]) -> Result<Items> {
+        let turn = Arc::clone(&self.fetches).acquire_owned().await.map_err(|_| Error::Closed)?;
+        // By now more is known of the round trip than right after the handshake.
+        quic::widen(&self.connection);
         let asked = async {
             let (mut send, recv) = self.open(StreamTag::Fetch).await?;
             wire::write_block(&mut send, "fetch request", request, FETCH_REQUEST_BYTES_MAX).await?;
             finish(&mut send).await?;
-            Ok(Items::new(self.peer.id, recv, Arc::clone(&self.budget)))
+            Ok(Items::new(self.peer.id, recv, turn))
         };
         asked.await.map_err(|e| self.explain("fetch", e))
     }

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{
-    AckFrequencyConfig, ClientConfig, ConnectError, Connecting, Endpoint, EndpointConfig, IdleTimeout,
+    AckFrequencyConfig, ClientConfig, ConnectError, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout,
     MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
@@ -57,7 +57,7 @@ impl Socket {
     pub(crate) fn dial(&self, peer: &PeerAddr, pin: Arc<tls::Pin>) -> Result<Connecting> {
         let crypto = QuicClientConfig::try_from(tls::client(&self.certified, pin)?).map_err(no_suite)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(transport(limits::CONNECTION_WINDOW_BYTES, self.datagram_bytes_max, &self.ending));
+        config.transport_config(transport(limits::RECEIVE_WINDOW_BYTES_MIN, self.datagram_bytes_max, &self.ending));
         self.endpoint.connect_with(config, peer.addr, SERVER_NAME).map_err(|source| match source {
             ConnectError::EndpointStopping => Error::Closed,
             source => Error::Dial { peer: peer.id, addr: peer.addr, source },
@@ -69,6 +69,15 @@ impl Socket {
         self.ending.begin();
         self.endpoint.close(CloseCode::Done.into(), b"the node is shutting down");
     }
+}
+
+/// Lets a peer send ahead what a fast network holds during this connection's round trip.
+pub(crate) fn widen(connection: &Connection) {
+    let round_trip_us = u64::try_from(connection.min_rtt().as_micros()).unwrap_or(u64::MAX);
+    let product = limits::BANDWIDTH_BYTES_PER_S.saturating_mul(round_trip_us) / 1_000_000;
+    let bytes = u32::try_from(product).unwrap_or(u32::MAX);
+    let bytes = bytes.clamp(limits::RECEIVE_WINDOW_BYTES_MIN, limits::RECEIVE_WINDOW_BYTES_MAX);
+    connection.set_receive_window(VarInt::from_u32(bytes));
 }
 
 fn transport(window_bytes: u32, datagram_bytes_max: u16, ending: &Ending) -> Arc<TransportConfig> {
@@ -83,7 +92,7 @@ fn transport(window_bytes: u32, datagram_bytes_max: u16, ending: &Ending) -> Arc
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
-        .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(limits::RECEIVE_WINDOW_BYTES_MAX))
         .receive_window(VarInt::from_u32(window_bytes))
         .send_window(u64::from(limits::SEND_WINDOW_BYTES))
         .mtu_discovery_config(Some(mtu))

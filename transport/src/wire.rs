@@ -149,8 +149,8 @@ pub async fn read_body(reader: &mut (impl AsyncRead + Unpin), what: &'static str
     read_into(Vec::with_capacity(len_bytes.min(FIRST_BYTES) as usize), reader, what, len_bytes).await
 }
 
-/// Reads `len_bytes` bytes. The memory for them is taken at once, so a budget has to cover it.
-pub(crate) async fn read_budgeted(
+/// Reads `len_bytes` bytes. The memory for them is taken at once: for callers of whom there are never many.
+pub(crate) async fn read_at_once(
     reader: &mut (impl AsyncRead + Unpin),
     what: &'static str,
     len_bytes: u32,

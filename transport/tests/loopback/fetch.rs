@@ -1,11 +1,16 @@
-use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use form_transport::{
     Error, ErrorKind,
-    limits::{FETCH_IN_FLIGHT_BYTES_MAX, FETCH_ITEM_BYTES_MAX, SEND_WINDOW_BYTES, STREAM_WINDOW_BYTES},
+    limits::{
+        FETCH_IN_FLIGHT_BYTES_MAX, FETCH_ITEM_BYTES_MAX, FETCHES_MAX, RECEIVE_WINDOW_BYTES_MAX,
+        RECEIVE_WINDOW_BYTES_MIN, SEND_WINDOW_BYTES,
+    },
 };
-
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::node::{Node, all, stop, wanted};
 
@@ -27,7 +32,7 @@ async fn a_slow_consumer_stops_its_producer() {
     const ITEM_BYTES: u32 = 1 << 20;
     const COUNT: u32 = 64;
     // Everything that may hold bytes between the producer's hands and the consumer's.
-    let bound = u64::from(FETCH_IN_FLIGHT_BYTES_MAX + SEND_WINDOW_BYTES + STREAM_WINDOW_BYTES + 2 * ITEM_BYTES);
+    let bound = u64::from(FETCH_IN_FLIGHT_BYTES_MAX + SEND_WINDOW_BYTES + RECEIVE_WINDOW_BYTES_MAX + 2 * ITEM_BYTES);
     let total = u64::from(COUNT * ITEM_BYTES);
     assert!(bound < total, "everything fits in flight, so this test shows nothing");
 
@@ -40,7 +45,9 @@ async fn a_slow_consumer_stops_its_producer() {
             let mut before = None;
             loop {
                 let served = b.log.served_bytes.load(SeqCst);
-                if before == Some(served) && (served > consumed + u64::from(STREAM_WINDOW_BYTES) || served == total) {
+                if before == Some(served)
+                    && (served > consumed + u64::from(RECEIVE_WINDOW_BYTES_MIN) || served == total)
+                {
                     break;
                 }
                 before = Some(served);
@@ -56,17 +63,23 @@ async fn a_slow_consumer_stops_its_producer() {
     stop([a, b]).await;
 }
 
+/// Many more than are under way at a time, of the largest items: none starves the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn parallel_fetches_all_arrive() {
+    const FETCHES: usize = 3 * FETCHES_MAX;
     let (a, b) = Node::pair();
-    let peer = b.peer();
-    let one = async || {
-        let items = all(a.transport.fetch(&peer, wanted(16, 1 << 20)).await).await.unwrap();
-        assert_eq!(items.iter().map(Vec::len).sum::<usize>(), 16 << 20);
-    };
-    tokio::join!(one(), one(), one(), one());
+    let (a, peer) = (Arc::new(a), b.peer());
+    let mut fetching = JoinSet::new();
+    for _ in 0..FETCHES {
+        let a = Arc::clone(&a);
+        fetching.spawn(async move {
+            let items = all(a.transport.fetch(&peer, wanted(3, FETCH_ITEM_BYTES_MAX)).await).await.unwrap();
+            assert_eq!(items.len(), 3);
+        });
+    }
+    assert_eq!(fetching.join_all().await.len(), FETCHES);
     assert_eq!(b.log.trust_asked.load(SeqCst), 1);
-    stop([a, b]).await;
+    stop([Arc::into_inner(a).unwrap(), b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

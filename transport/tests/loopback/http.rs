@@ -1,4 +1,4 @@
-use form_transport::{Error, limits::STREAM_WINDOW_BYTES};
+use form_transport::{Error, limits::RECEIVE_WINDOW_BYTES_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::node::{Node, stop};
@@ -8,7 +8,7 @@ async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
     let (a, b) = Node::pair();
     let (mut reader, mut writer) = tokio::io::split(a.transport.open_http(&b.peer()).await.unwrap());
     // More than a window, so that both directions have to move.
-    let sent: Vec<u8> = (0..STREAM_WINDOW_BYTES * 2).map(|n| (n / 7) as u8).collect();
+    let sent: Vec<u8> = (0..RECEIVE_WINDOW_BYTES_MAX * 2).map(|n| (n / 7) as u8).collect();
     let mut got = Vec::new();
     let writing = async {
         writer.write_all(&sent).await.unwrap();

@@ -13,8 +13,8 @@ use form_delta::{FrameIndex, FrameRef, Hash, Spool, generate::noise};
 use form_transport::{
     BiStream, BulkRequest, Envelope, Error, FrameRange, ItemSink, NodeId, NodeKey, PeerAddr, Service, Transport,
     limits::{
-        FETCH_IN_FLIGHT_BYTES_MAX, INBOUND_CONNECTIONS_PER_PEER_MAX, INDEX_PIECE_BYTES, SEND_WINDOW_BYTES,
-        STREAM_WINDOW_BYTES,
+        FETCH_IN_FLIGHT_BYTES_MAX, INBOUND_CONNECTIONS_PER_PEER_MAX, INDEX_PIECE_BYTES, RECEIVE_WINDOW_BYTES_MAX,
+        SEND_WINDOW_BYTES,
     },
 };
 use tempfile::TempDir;
@@ -26,7 +26,7 @@ const FRAME_BYTES: usize = 1 << 20;
 const SESSION: [u8; 16] = [7; 16];
 /// What may have left the source without having reached the target when a connection is cut.
 const FRAMES_IN_FLIGHT: usize =
-    (FETCH_IN_FLIGHT_BYTES_MAX + SEND_WINDOW_BYTES + STREAM_WINDOW_BYTES) as usize / FRAME_BYTES + 2;
+    (FETCH_IN_FLIGHT_BYTES_MAX + SEND_WINDOW_BYTES + RECEIVE_WINDOW_BYTES_MAX) as usize / FRAME_BYTES + 2;
 
 /// Serves frames of one encoding, and writes down which it was asked for and which it sent.
 struct Source {
