@@ -1,7 +1,7 @@
 //! Bulk frames over our QUIC beside the same bytes over TCP, and over TCP with TLS, in the same run: bytes per CPU-second of both ends.
 //!
 //! All of it is on loopback, between two ends in this process, so the process's CPU time is that of both. `FORM_BENCH_MIB` sets the bytes of a round
-//! (default 512). Figures are medians of alternating rounds. With `FORM_BENCH_JSON=path`, each is appended there as a line of JSON.
+//! (default 512); an argument runs only the ways whose name holds it. Figures are medians of alternating rounds. With `FORM_BENCH_JSON=path`, each is appended there as a line of JSON.
 
 use std::{env, fs::OpenOptions, io::Write, net::SocketAddr, sync::Arc, time::Duration, time::Instant};
 
@@ -24,7 +24,8 @@ use tokio::{
 };
 
 const MIB: usize = 1 << 20;
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 9;
+const TLS: &str = "TCP + TLS";
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -37,7 +38,7 @@ async fn main() -> Result<()> {
     };
     let mut ways = vec![
         Way::new("TCP", Ends::Tcp(None)),
-        Way::new("TCP + TLS", Ends::Tcp(Some(Tls::new()?))),
+        Way::new(TLS, Ends::Tcp(Some(Tls::new()?))),
         Way::new("QUIC, MTU 1452", Ends::Quic(Box::new(Pair::new(1452)?))),
         Way::new("QUIC, MTU of loopback", Ends::Quic(Box::new(Pair::new(DATAGRAM_BYTES_MAX)?))),
     ];
@@ -49,13 +50,15 @@ async fn main() -> Result<()> {
         }
     }
     println!("{size_mib} MiB a round, {rounds} rounds, {} CPUs", std::thread::available_parallelism()?);
-    println!("| way | MiB / CPU-second of both ends | MiB / s | / TCP + TLS, per CPU-second |");
+    println!("| way | MiB / CPU-second of both ends | MiB / s | / TCP + TLS of the same round, per CPU-second |");
     println!("| --- | --- | --- | --- |");
-    let tls = ways.iter().find(|way| way.name == "TCP + TLS").map_or(f64::NAN, Way::per_cpu_second);
+    let tls = ways.iter().find(|way| way.name == TLS).map_or(Vec::new(), |way| way.per_cpu_second.clone());
     for way in &ways {
-        let per_cpu_second = way.per_cpu_second();
-        println!("| {} | {per_cpu_second:.0} | {:.0} | {:.2} |", way.name, way.per_second(), per_cpu_second / tls);
+        let ratios: Vec<_> = way.per_cpu_second.iter().zip(&tls).map(|(way, tls)| way / tls).collect();
+        let [per_cpu_second, per_second, ratio] = [&way.per_cpu_second, &way.per_second, &ratios].map(|of| median(of));
+        println!("| {} | {per_cpu_second:.0} | {per_second:.0} | {ratio:.2} |", way.name);
         record(way.name, per_cpu_second, "MiB/cpu_s")?;
+        record(&format!("{} / {TLS}", way.name), ratio, "ratio per cpu_s")?;
     }
     Ok(())
 }
@@ -88,14 +91,6 @@ impl Way {
         self.per_cpu_second.push(size_mib as f64 / cpu.as_secs_f64());
         self.per_second.push(size_mib as f64 / wall.as_secs_f64());
         Ok(())
-    }
-
-    fn per_cpu_second(&self) -> f64 {
-        median(&self.per_cpu_second)
-    }
-
-    fn per_second(&self) -> f64 {
-        median(&self.per_second)
     }
 }
 
@@ -268,7 +263,7 @@ impl Service for Pieces {
 fn record(name: &str, value: f64, unit: &str) -> Result<()> {
     if let Some(path) = env::var_os("FORM_BENCH_JSON") {
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        writeln!(file, r#"{{"bench":"quic","name":"{name}","value":{value:.1},"unit":"{unit}"}}"#)?;
+        writeln!(file, r#"{{"bench":"quic","name":"{name}","value":{value:.3},"unit":"{unit}"}}"#)?;
     }
     Ok(())
 }

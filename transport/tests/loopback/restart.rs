@@ -1,6 +1,6 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use form_transport::{Envelope, Error, NodeKey};
+use form_transport::{Envelope, Error, ErrorKind, NodeKey};
 use quinn::ConnectionError;
 use tokio::runtime::Runtime;
 
@@ -46,6 +46,33 @@ fn a_killed_peer_is_noticed_by_its_first_packet_after_the_restart() {
         assert!(matches!(error, Error::Lost { source: ConnectionError::Reset, .. }), "{error:?}");
         all(a.transport.fetch(&peer, wanted(1, 1)).await).await.unwrap();
         stop([a, b]).await;
+    });
+}
+
+/// Nothing answers for it, and no packet of ours is refused: only its silence tells.
+#[test]
+fn a_killed_peer_that_stays_away_is_noticed_by_its_silence() {
+    let own = Runtime::new().unwrap();
+    let doomed = Runtime::new().unwrap();
+    let a = own.block_on(async { Node::start() });
+    let b = doomed.block_on(async { Node::start_as(NodeKey::generate().unwrap(), LOOPBACK) });
+    a.knows(&b);
+    b.knows(&a);
+    let peer = b.peer();
+    let mut items = own.block_on(a.transport.fetch(&peer, wanted(1000, 1 << 20))).unwrap();
+    own.block_on(items.next()).unwrap().unwrap();
+    doomed.shutdown_timeout(Duration::from_secs(10));
+    drop(b);
+    own.block_on(async {
+        let error = loop {
+            if let Err(error) = items.next().await {
+                break error;
+            }
+        };
+        assert!(matches!(error, Error::Lost { source: ConnectionError::TimedOut, .. }), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::Retryable);
+        drop(items);
+        stop([a]).await;
     });
 }
 
