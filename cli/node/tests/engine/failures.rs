@@ -212,6 +212,8 @@ async fn a_target_that_is_gone_does_not_lock_the_source() {
     hold.reached().await;
     scene.node_mut("c").kill();
     scene.wait_for_outcome(&attempt, "aborted").await;
+    let undone = async || scene.node("b").step(scene.id("b")).is_none();
+    scene.wait_for("b has undone it", undone).await;
 
     let body = json!({"targets": [scene.id("b")]});
     let again = text(&scene.until_accepted("a", body).await, "attempt_id");
