@@ -56,6 +56,27 @@ fn what_was_made_is_applied() {
 }
 
 #[test]
+fn memory_takes_blocks_from_its_disk() {
+    // A guest reads a file: its page cache holds blocks of the disk, in another order.
+    let (memory, disk) = (noise(1, 2 << 20), noise(2, 8 << 20));
+    let mut new = memory.clone();
+    for (n, block) in disk.chunks(4096).step_by(3).take(400).enumerate() {
+        new[n * 4096..][..4096].copy_from_slice(block);
+    }
+    let scene = Scene::new(&memory, &new);
+    std::fs::write(scene.path("D"), &disk).unwrap();
+    let alone = scene.json(&["make", "--base", "A", "--new", "B", "--out", "P1"]);
+    let made = scene.json(&["make", "--base", "A", "--base", "D", "--new", "B", "--out", "P2"]);
+    assert_eq!(made["bases"].as_array().unwrap().len(), 2);
+    assert!(made["bytes"].as_u64().unwrap() * 20 < alone["bytes"].as_u64().unwrap(), "{made}");
+    // Whichever is named first.
+    for (out, bases) in [("C1", ["A", "D"]), ("C2", ["D", "A"])] {
+        scene.json(&["apply", "--base", bases[0], "--base", bases[1], "--delta", "P2", "--out", out]);
+        assert!(scene.read(out) == new);
+    }
+}
+
+#[test]
 fn figures_add_up() {
     let scene = Scene::large();
     let made = scene.json(&["make", "--base", "A", "--new", "B", "--out", "P"]);
