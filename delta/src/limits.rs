@@ -10,7 +10,8 @@ pub const CHUNK_BYTES_MAX: u32 = 256 << 10;
 /// Images are compared, and holes are kept, in blocks of this size.
 pub const BLOCK_BYTES: u64 = 4 << 10;
 /// Zeros inside new data become a hole, and bytes that the base has at the same place are left alone, from this length on. Shorter runs are written through, so
-/// that neither the file nor the list of writes falls into crumbs.
+/// that neither the file nor the list of writes falls into crumbs. (Durable on ext4, 4 KiB apart by 12 KiB: written through takes half the time; by 28 KiB as long;
+/// by 60 KiB longer.)
 pub const RUN_BYTES_MIN: u64 = 16 << 10;
 
 /// Largest image. It also bounds a manifest: at most one chunk for each `CHUNK_BYTES_MIN`.

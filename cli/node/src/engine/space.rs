@@ -39,6 +39,11 @@ impl Space {
         Ok(())
     }
 
+    /// Whether anybody was promised anything and has not taken it yet.
+    pub(crate) fn is_promised(&self) -> bool {
+        self.promised().values().any(|(_, since)| since.elapsed() < PROMISE_LIFE)
+    }
+
     /// Holds the promise for as long as it is being used.
     pub(crate) fn held<'a>(&'a self, attempt: &'a str, instance: &'a str) -> Promised<'a> {
         Promised { space: self, attempt, instance }
@@ -66,8 +71,11 @@ mod tests {
         assert_eq!(space.promise("attempt", "c", 60, 100), Err(60), "a sibling on the same node");
         assert_eq!(space.promise("attempt", "c", 40, 100), Ok(()));
         assert_eq!(space.promise("attempt", "b", 60, 100), Ok(()), "asked again, it is the same promise");
+        assert!(space.is_promised());
         drop(space.held("attempt", "b"));
         assert_eq!(space.promise("other", "b", 60, 100), Ok(()));
         assert_eq!(space.promise("other", "d", 1, 100), Err(100));
+        drop([space.held("attempt", "c"), space.held("other", "b")]);
+        assert!(!space.is_promised());
     }
 }

@@ -179,7 +179,7 @@ async fn bring_all(node: &Arc<Node>, stop: &CancellationToken) -> Result<(), Api
             let (local, artifact) = (local.clone(), artifact.to_owned());
             blocking("bring up standbys", move || {
                 let go_on = || !stop.is_cancelled() && node.is_idle();
-                bring(&node.layout, &local, &artifact, root, &go_on)
+                bring(&node, &local, &artifact, root, &go_on)
             })
             .await?;
         }
@@ -188,13 +188,13 @@ async fn bring_all(node: &Arc<Node>, stop: &CancellationToken) -> Result<(), Api
 }
 
 fn bring(
-    layout: &Layout,
+    node: &Node,
     local: &LocalInstance,
     artifact: &str,
     root: Hash,
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), ApiError> {
-    let instance = &local.instance_id;
+    let (layout, instance) = (&node.layout, &local.instance_id);
     // It goes on after the next commit.
     let Some(base) = bases::open(layout, &local.cluster_id, root).filter(|_| go_on()) else { return Ok(()) };
     let file = File::open(&base.path).map_err(|e| ApiError::io("open", &base.path, &e))?;
@@ -206,8 +206,11 @@ fn bring(
         write_durably(&kept, &base.manifest.encode()).map_err(|e| ApiError::io("write", &kept, &e))?;
     }
     for path in slots(layout, instance, artifact) {
+        // A new one takes space, which an attempt may have been promised that has not come here yet.
+        let is_new = !path.exists();
+        let go_on = || go_on() && !(is_new && node.space.is_promised());
         let needed = base.image.allocated_bytes().saturating_add(FREE_BYTES_MIN);
-        if !path.exists() && free_bytes(&dir)? < needed {
+        if is_new && (!go_on() || free_bytes(&dir)? < needed) {
             tracing::debug!(instance, artifact, "no space for a standby");
             return Ok(());
         }
@@ -217,7 +220,7 @@ fn bring(
             let manifest = std::fs::read(layout.standby_manifest(instance, artifact, near)).ok()?;
             Manifest::decode(&manifest).ok().filter(|manifest| manifest.root() == near)
         });
-        match standby.bring_to(&file, &base.manifest, older.as_ref(), go_on) {
+        match standby.bring_to(&file, &base.manifest, older.as_ref(), &go_on) {
             Ok(moved) if moved.bytes_read > 0 => {
                 tracing::debug!(instance, artifact, read = moved.bytes_read, written = moved.bytes_written, "followed");
             }
