@@ -77,23 +77,20 @@ pub fn lines(comparison: &Comparison, rows: &[Row]) -> Vec<Line> {
     lines
 }
 
-/// Each way of QUIC beside TCP with TLS in the same run.
+/// Each way of QUIC, as a share of TCP with TLS in the same run.
 fn of_quic(rows: &[Row]) -> Vec<Line> {
-    let rows = || rows.iter().filter(|row| row.bench == "quic");
-    let tls = rows().find(|row| row.name == "TCP + TLS");
-    let of = |row: &Row| Line {
+    const OF_TLS: &str = " / TCP + TLS";
+    let line = |of: &str, figure| Line {
         what: "bulk QUIC, bytes per CPU-second".into(),
-        of: row.name.clone(),
+        of: of.into(),
         bound: "≥ 0.5 × TCP + TLS".into(),
-        figure: tls.map(|tls| row.value / tls.value),
+        figure,
         limit: 0.5,
         is_least: true,
     };
-    let lines: Vec<Line> = rows().filter(|row| row.name.starts_with("QUIC")).map(of).collect();
-    match lines.is_empty() {
-        true => vec![of(&Row { bench: "quic".into(), name: "loopback".into(), value: f64::NAN, unit: String::new() })],
-        false => lines,
-    }
+    let rows = rows.iter().filter(|row| row.bench == "quic" && row.name.starts_with("QUIC"));
+    let lines: Vec<Line> = rows.filter_map(|row| Some(line(row.name.strip_suffix(OF_TLS)?, Some(row.value)))).collect();
+    if lines.is_empty() { vec![line("loopback", None)] } else { lines }
 }
 
 fn of_pair(pair: &PairResult) -> Vec<Line> {

@@ -161,8 +161,9 @@ pub fn rows(path: &Path) -> Result<Vec<Row>> {
     Ok(text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?)
 }
 
-/// The middle one.
+/// The middle one, or between the two in the middle.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let of = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    (of(values.len() / 2) + of(values.len().saturating_sub(1) / 2)) / 2.0
 }

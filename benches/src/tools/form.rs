@@ -1,5 +1,5 @@
 use std::{
-    fs,
+    fs::File,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -60,12 +60,13 @@ impl Tool for Form {
             apply.arg("--standby").arg(job.standby);
         }
         let applied = target.run(&mut apply)?;
-        let digest = blake3::hash(&fs::read(&patch)?).to_hex();
+        let mut digest = blake3::Hasher::new();
+        digest.update_reader(File::open(&patch)?)?;
         let parse = |printed: &str| serde_json::from_str::<serde_json::Value>(printed).unwrap_or_default();
         Ok(Update {
             wire_bytes: file_bytes(&patch)?,
             result: Some(out),
-            detail: serde_json::json!({ "make": parse(&made), "apply": parse(&applied), "blake3": digest.as_str() }),
+            detail: serde_json::json!({ "make": parse(&made), "apply": parse(&applied), "blake3": digest.finalize().to_hex().as_str() }),
         })
     }
 }

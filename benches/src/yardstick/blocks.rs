@@ -67,11 +67,6 @@ pub(super) fn on_all_cpus<T: Send>(count: usize, work: impl Fn(usize) -> T + Syn
 }
 
 fn compare(left: &Mapped, right: &Mapped, slice: &Slice) -> Vec<Run> {
-    for (image, has_data) in [(left, slice.left), (right, slice.right)] {
-        if has_data {
-            image.populate(slice.blocks);
-        }
-    }
     const ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
     let mut found: Vec<Run> = Vec::new();
     for number in slice.blocks.start..slice.blocks.end {

@@ -37,7 +37,7 @@ impl Mapped {
         &self.map[(run.start * BLOCK_BYTES) as usize..(run.end * BLOCK_BYTES) as usize]
     }
 
-    /// One call instead of a fault for every few pages. A kernel that can't will fault.
+    /// Reads what is not in the page cache. To compare, faults are cheaper: they map 16 pages each, and this walks page by page.
     pub(super) fn populate(&self, run: Run) {
         let (offset, len) = (run.start * BLOCK_BYTES, (run.end - run.start) * BLOCK_BYTES);
         let _ = self.map.advise_range(Advice::PopulateRead, offset as usize, len as usize);
