@@ -153,10 +153,11 @@ impl Vmm for FakeVmm {
         self.start(machine, VmState::Running, machine.link_up)
     }
 
-    async fn restore(&self, machine: &Machine, device_state: File) -> Result<Arc<dyn Vm>> {
+    async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>> {
         machine.check()?;
         self.step(&machine.name, Step::Restore, "restore")?;
         let mut found = String::new();
+        let device_state = device_state.ok_or_else(|| needs_state("load", &machine.name))?;
         let read = device_state.take(4096).read_to_string(&mut found);
         read.map_err(Error::io("read the device state for", &machine.dir))?;
         if found != device_state_of(machine) {
@@ -227,7 +228,8 @@ impl Vm for FakeVm {
         self.with("set_link", |process| process.link_up = up)
     }
 
-    async fn capture(&self, mut state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+    async fn capture(&self, state_out: Option<File>, while_paused: WhilePaused) -> Result<Captured> {
+        let mut state_out = state_out.ok_or_else(|| needs_state("save", &self.name))?;
         let (state, content) = self.with("capture", |process| (process.state, device_state_of(&process.machine)))?;
         if state != VmState::Running {
             return Err(Error::WrongState { operation: "capture", name: self.name.clone(), state: "paused".into() });
@@ -270,6 +272,10 @@ impl Vm for FakeVm {
     fn console(&self) -> PathBuf {
         self.with("console", |process| process.machine.dir.join("con")).unwrap_or_default()
     }
+}
+
+fn needs_state(operation: &'static str, name: &str) -> Error {
+    Error::DeviceState { operation, name: name.into(), reason: "no file for it was given".into() }
 }
 
 fn device_state_of(machine: &Machine) -> String {

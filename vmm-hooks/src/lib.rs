@@ -1,4 +1,5 @@
-//! Capture and restore of real guests: one trait for any virtual machine monitor, and QEMU behind it.
+//! Capture and restore of real guests: one trait for any virtual machine monitor; behind it QEMU, and machines that are
+//! only files.
 //!
 //! A [`Vmm`] starts processes, a [`Vm`] is one of them. This crate knows no cluster, commit or network: a caller gives
 //! it files and gets a guest, or gives it a running guest and gets its device state while RAM and disks stand still.
@@ -12,12 +13,14 @@
 
 mod error;
 pub mod fake;
+mod files;
 mod limits;
 mod machine;
 mod qemu;
 mod vmm;
 
 pub use error::{Error, ErrorKind, Result};
+pub use files::{Commands, Files, FilesConfig};
 pub use limits::{CMDLINE_BYTES_MAX, DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX};
 pub use machine::{Machine, MachineDisk};
 pub use qemu::{Accel, Qemu, QemuConfig};

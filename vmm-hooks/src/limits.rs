@@ -18,6 +18,8 @@ pub const CMDLINE_BYTES_MAX: usize = 2047;
 pub(crate) const QMP_LINE_BYTES_MAX: usize = 1 << 20;
 /// Events kept for a subscriber that lags behind.
 pub(crate) const QMP_EVENTS_KEPT: usize = 1024;
+/// Longest record of a machine of files that is read.
+pub(crate) const RECORD_BYTES_MAX: u64 = 256;
 /// What of a log's end goes into an error.
 pub(crate) const LOG_TAIL_BYTES: u64 = 2048;
 /// Longest pid file that is read.

@@ -15,7 +15,7 @@ use crate::{Machine, Result};
 /// A device state that meets another version or CPU model may load without an error and then hang the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
-    /// The kind of monitor: `qemu`.
+    /// The kind of monitor: `qemu`, `files`.
     pub vmm: String,
     /// Its version, as in `7.2.22`.
     pub version: String,
@@ -65,8 +65,9 @@ pub trait Vmm: Send + Sync + 'static {
 
     /// Makes a guest of a RAM file, disks and a device state, all of one capture. It is left paused, with its link down.
     ///
-    /// `device_state` is read from its current position. The RAM file is the guest's memory from now on, and written to.
-    async fn restore(&self, machine: &Machine, device_state: File) -> Result<Arc<dyn Vm>>;
+    /// `device_state` is read from its current position; a monitor whose captures have none gets none. The RAM file is the
+    /// guest's memory from now on, and written to.
+    async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>>;
 
     /// The process that an earlier daemon left in `machine.dir`, running or paused; `None` if there is none.
     ///
@@ -77,7 +78,7 @@ pub trait Vmm: Send + Sync + 'static {
 /// One guest in its process. Dropping the handle leaves the process as it is.
 #[async_trait]
 pub trait Vm: Send + Sync + 'static {
-    /// The process.
+    /// The process; 0 if there is none of its own.
     fn pid(&self) -> u32;
 
     /// What it does now.
@@ -92,7 +93,7 @@ pub trait Vm: Send + Sync + 'static {
     /// Plugs its network cable in, or out.
     async fn set_link(&self, up: bool) -> Result<()>;
 
-    /// Stops a running guest, writes its device state to `state_out` at the current position, runs `while_paused`, and
+    /// Stops a running guest, writes its device state (if it has one) to `state_out` at the current position, runs `while_paused`, and
     /// lets the guest go on.
     ///
     /// During `while_paused` the RAM file and the disk files hold what the guest's memory and disks hold (in the page
@@ -101,7 +102,7 @@ pub trait Vm: Send + Sync + 'static {
     /// The guest is resumed on every path: an error, a panic of `while_paused`, a deadline, and this future's drop too,
     /// though then only once `while_paused` has returned. If it could not be, the error is
     /// [`Error::NotResumed`](crate::Error::NotResumed).
-    async fn capture(&self, state_out: File, while_paused: WhilePaused) -> Result<Captured>;
+    async fn capture(&self, state_out: Option<File>, while_paused: WhilePaused) -> Result<Captured>;
 
     /// Ends the process, by force if need be, waits until it is gone, and removes its sockets. Fine if it is gone already.
     async fn quit(&self) -> Result<()>;

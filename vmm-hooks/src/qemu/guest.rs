@@ -184,6 +184,11 @@ impl Guest {
     }
 }
 
+/// Without its device state a capture of a guest is worth nothing.
+pub(super) fn needs_state(operation: &'static str, name: &str) -> Error {
+    Error::DeviceState { operation, name: name.into(), reason: "no file for it was given".into() }
+}
+
 /// The handle that callers hold.
 pub(super) struct QemuVm(Arc<Guest>);
 
@@ -223,7 +228,8 @@ impl Vm for QemuVm {
         self.0.set_link(up).await
     }
 
-    async fn capture(&self, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+    async fn capture(&self, state_out: Option<File>, while_paused: WhilePaused) -> Result<Captured> {
+        let state_out = state_out.ok_or_else(|| needs_state("save", &self.0.name))?;
         capture::capture(Arc::clone(&self.0), state_out, while_paused).await
     }
 

@@ -18,22 +18,22 @@ async fn a_copy_that_fails_or_panics_leaves_the_guest_running() {
     let fixture = Fixture::new();
     let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
 
-    let failed = vm.capture(somewhere(), Box::new(|| Err(io::Error::other("disk full")))).await;
+    let failed = vm.capture(Some(somewhere()), Box::new(|| Err(io::Error::other("disk full")))).await;
     assert!(matches!(&failed, Err(Error::WhilePaused { source, .. }) if source.to_string() == "disk full"));
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
 
-    let panicked = vm.capture(somewhere(), Box::new(|| panic!("as this test wants"))).await;
+    let panicked = vm.capture(Some(somewhere()), Box::new(|| panic!("as this test wants"))).await;
     assert!(matches!(panicked, Err(Error::Panicked { .. })));
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
 
     // A device state that can't be written.
     let read_only = File::open("/dev/null").unwrap();
-    let refused = vm.capture(read_only, Box::new(|| panic!("must not be reached"))).await;
+    let refused = vm.capture(Some(read_only), Box::new(|| panic!("must not be reached"))).await;
     assert!(matches!(refused, Err(Error::DeviceState { .. })), "{refused:?}");
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
 
     // None of that is in the way of the next.
-    assert!(vm.capture(somewhere(), Box::new(|| Ok(()))).await.unwrap().pause_ns > 0);
+    assert!(vm.capture(Some(somewhere()), Box::new(|| Ok(()))).await.unwrap().pause_ns > 0);
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
     vm.quit().await.unwrap();
 }
@@ -49,7 +49,7 @@ async fn a_caller_who_gives_up_leaves_the_guest_running_once_the_copy_has_ended(
         may_end.recv().map_err(io::Error::other)
     });
     tokio::select! {
-        _ = vm.capture(somewhere(), held) => panic!("it can't have ended"),
+        _ = vm.capture(Some(somewhere()), held) => panic!("it can't have ended"),
         _ = tokio::task::spawn_blocking(move || has_begun.recv().unwrap()) => {}
     }
     assert_eq!(vm.state().await.unwrap(), VmState::Paused, "somebody is still copying");
@@ -72,7 +72,7 @@ fn a_daemon_that_ends_during_a_capture_lets_the_guest_go_on() {
             begun.send(()).unwrap();
             may_end.recv_timeout(Duration::from_secs(600)).map_err(io::Error::other)
         });
-        vm.capture(somewhere(), held).await
+        vm.capture(Some(somewhere()), held).await
     });
     has_begun.recv().unwrap();
     daemon.shutdown_background();
@@ -102,7 +102,7 @@ async fn nobody_pauses_or_resumes_during_a_capture() {
         begun.send(()).unwrap();
         may_end.recv().map_err(io::Error::other)
     });
-    let capture = vm.capture(somewhere(), held);
+    let capture = vm.capture(Some(somewhere()), held);
     let resume = async {
         tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
         let resumed = tokio::time::timeout(Duration::from_millis(200), vm.resume()).await;
@@ -124,7 +124,7 @@ async fn a_process_killed_during_a_capture_is_said_to_be_gone() {
         sigkill(pid);
         Ok(())
     });
-    let error = vm.capture(somewhere(), kill).await.unwrap_err();
+    let error = vm.capture(Some(somewhere()), kill).await.unwrap_err();
     assert!(matches!(&error, Error::NotResumed { source, .. } if source.kind() == ErrorKind::Gone), "{error:?}");
     until_state(&*vm, VmState::Gone).await;
     vm.quit().await.unwrap();
@@ -141,12 +141,12 @@ async fn a_device_state_cut_short_is_refused_with_the_reason_and_leaves_nothing(
         copy(&from, &to);
         Ok(())
     });
-    vm.capture(File::create(&state_path).unwrap(), copy_ram).await.unwrap();
+    vm.capture(Some(File::create(&state_path).unwrap()), copy_ram).await.unwrap();
     let whole = fs::read(&state_path).unwrap();
 
     for kept in [0, 1000, whole.len() / 2] {
         fs::write(&state_path, &whole[..kept]).unwrap();
-        let error = qemu.restore(&other, File::open(&state_path).unwrap()).await.map(drop).unwrap_err();
+        let error = qemu.restore(&other, Some(File::open(&state_path).unwrap())).await.map(drop).unwrap_err();
         match &error {
             Error::Gone { log, .. } => assert!(log.contains("load of migration failed"), "{kept}: {error}"),
             Error::DeviceState { reason, .. } => assert!(!reason.is_empty()),
@@ -159,7 +159,7 @@ async fn a_device_state_cut_short_is_refused_with_the_reason_and_leaves_nothing(
 
     // The same machine restores once the state is whole.
     fs::write(&state_path, &whole).unwrap();
-    let restored = qemu.restore(&other, File::open(&state_path).unwrap()).await.unwrap();
+    let restored = qemu.restore(&other, Some(File::open(&state_path).unwrap())).await.unwrap();
     assert_eq!(restored.state().await.unwrap(), VmState::Paused);
     assert!(exists(restored.pid()) && exists(vm.pid()));
     restored.quit().await.unwrap();

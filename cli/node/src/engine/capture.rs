@@ -153,7 +153,8 @@ async fn pause(
             .remedy("start it, then commit again")
     })?;
     let device = staging.join(file_name(DEVICE));
-    let state_out = create_file(&device).map_err(|e| ApiError::io("make", &device, &e))?;
+    let state_out = source.has_device().then(|| create_file(&device).map_err(|e| ApiError::io("make", &device, &e)));
+    let state_out = state_out.transpose()?;
     let paused = Arc::new(Mutex::new(Paused { shadows, read_bytes: 0, written_bytes: 0 }));
     let copy = Box::new({
         let paused = Arc::clone(&paused);
@@ -209,7 +210,7 @@ async fn freeze(
         let base = base_root.and_then(|root| bases::open(&layout, &cluster, root));
         device_state(&in_staging, base)
     });
-    let mut frozen = vec![device.await?];
+    let mut frozen = if source.has_device() { vec![device.await?] } else { Vec::new() };
     let tasks = shadows.into_iter().map(|shadow| {
         let staging = staging.to_owned();
         blocking("find what changed", move || {

@@ -12,7 +12,7 @@ use form_delta::{Extent, Hash, Image, Manifest, Refreshed, normalise, refresh_sh
 
 use super::bases::{self, staged_manifest};
 use super::build::delta;
-use super::instance::{LocalInstance, MEMORY, file_name};
+use super::instance::{LocalInstance, file_name};
 use super::layout::{Layout, create_file, make_dir, remove_dir, write_durably};
 use super::limits::{WARM_ROUNDS_MAX, WARM_WRITTEN_BYTES_SMALL};
 use crate::error::ApiError;
@@ -58,8 +58,8 @@ pub(crate) fn warm(
 ) -> Result<Warm, ApiError> {
     remove_dir(staging).and_then(|()| make_dir(staging)).map_err(|e| ApiError::io("make", staging, &e))?;
     let live = layout.live(&source.instance_id, &source.live);
-    let artifacts = std::iter::once(MEMORY).chain(source.spec.disks.iter().map(|d| d.name.as_str()));
-    let made = artifacts.map(|artifact| {
+    let artifacts = source.images();
+    let made = artifacts.iter().map(|artifact| {
         let base = bases.get(artifact).and_then(|root| bases::open(layout, &source.cluster_id, *root));
         Shadow::make(artifact, &live, staging, base)
     });

@@ -76,11 +76,11 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
 
     let began = Instant::now();
     let roots: BTreeMap<_, _> = checked.commit.artifacts.iter().map(|a| (a.name.clone(), a.root)).collect();
-    let copies = local.spec.disks.iter().map(|d| d.name.as_str()).chain([MEMORY]).map(|name| {
-        let (name, live) = (name.to_owned(), live.clone());
+    let copies = local.images().into_iter().map(|name| {
+        let (local, live) = (local.clone(), live.clone());
         let (image, manifest) = (staging.join(file_name(&name)), staged_manifest(&staging, &name));
         let root = roots.get(&name).copied();
-        blocking("make the copy that will run", move || live_copy(&name, &image, &manifest, root, &live))
+        blocking("make the copy that will run", move || live_copy(&local, &name, &image, &manifest, root, &live))
     });
     for copied in futures_util::future::join_all(copies).await {
         copied?;
@@ -103,12 +103,19 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
 }
 
 /// A private copy of a verified image, itself read again in full: what was hashed is what will run.
-fn live_copy(name: &str, image: &Path, manifest: &Path, root: Option<Hash>, live: &Path) -> Result<(), ApiError> {
+fn live_copy(
+    local: &LocalInstance,
+    name: &str,
+    image: &Path,
+    manifest: &Path,
+    root: Option<Hash>,
+    live: &Path,
+) -> Result<(), ApiError> {
     let to = live.join(file_name(name));
     form_delta::clone_image(image, &to).map_err(|e| delta(name, e))?;
     let file = File::open(&to).map_err(|e| ApiError::io("open", &to, &e))?;
-    if name != MEMORY {
-        // A host that is lost after the commit boots from this disk; its memory is gone with it in any case.
+    if name != MEMORY || !local.has_device() {
+        // A host that is lost after the commit boots from this disk; a guest's memory is gone with it in any case.
         file.sync_all().map_err(|e| ApiError::io("sync", &to, &e))?;
     }
     verify(name, &file, manifest, root)
@@ -163,7 +170,8 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
     let device = node.layout.staging(task.attempt, instance).join(file_name(DEVICE));
     let vmm = shared.context().vmm.clone();
     let restored = async {
-        let device = File::open(&device).map_err(|e| ApiError::io("open", &device, &e))?;
+        let device = local.has_device().then(|| File::open(&device).map_err(|e| ApiError::io("open", &device, &e)));
+        let device = device.transpose()?;
         old.pause().await.map_err(vmm_error)?;
         *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
         restore(node, &local, &live_name(task.attempt), device, &vmm).await
@@ -186,17 +194,17 @@ async fn restore(
     node: &Arc<Node>,
     local: &LocalInstance,
     live: &str,
-    device: File,
+    device: Option<File>,
     vmm: &str,
 ) -> Result<Arc<dyn Vm>, ApiError> {
     // It may have been replaced since the offer was checked, and would not say that it can't make sense of this state.
-    let now = facts_text(&vmm_view(&node.vmm.host().await.map_err(vmm_error)?))?;
+    let now = facts_text(&vmm_view(&node.vmms.of(local).host().await.map_err(vmm_error)?))?;
     if now != vmm {
         return Err(ApiError::new(ErrorCode::TargetUnfit, format!("the host of {} got another VMM", local.name))
             .cause(format!("the commit was captured by {vmm}, this is {now}"))
             .remedy("install the VMM that the commit was captured by"));
     }
-    node.vmm.restore(&local.machine(&node.layout, live, false), device).await.map_err(vmm_error)
+    node.vmms.of(local).restore(&local.machine(&node.layout, live, false), device).await.map_err(vmm_error)
 }
 
 /// Runs the new VM, ends the old one, advances the base.
@@ -249,10 +257,12 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
 async fn both(node: &Arc<Node>, local: &LocalInstance, live: &str) -> Result<Slot, ApiError> {
     let mut slot = node.vms.slot(&local.instance_id);
     if slot.current.is_none() {
-        slot.current = node.vmm.adopt(&local.machine(&node.layout, &local.live, true)).await.map_err(vmm_error)?;
+        slot.current =
+            node.vmms.of(local).adopt(&local.machine(&node.layout, &local.live, true)).await.map_err(vmm_error)?;
     }
     if slot.incoming.is_none() && local.live != live {
-        slot.incoming = node.vmm.adopt(&local.machine(&node.layout, live, false)).await.map_err(vmm_error)?;
+        slot.incoming =
+            node.vmms.of(local).adopt(&local.machine(&node.layout, live, false)).await.map_err(vmm_error)?;
     }
     node.vms.change(&local.instance_id, |known| known.clone_from(&slot));
     Ok(slot)
@@ -268,7 +278,7 @@ async fn restore_again(
     let live = live_name(task.attempt);
     let (dir, layout) = (node.layout.live(&local.instance_id, &live), node.layout.clone());
     let staging = node.layout.staging(task.attempt, &local.instance_id);
-    let (roots, cluster) = (context.roots.clone(), local.cluster_id.clone());
+    let (roots, own) = (context.roots.clone(), local.clone());
     let device = blocking("copy the verified images again", move || {
         remove_dir(&dir).and_then(|()| make_dir(&dir)).map_err(|e| ApiError::io("make", &dir, &e))?;
         let mut device = None;
@@ -277,7 +287,7 @@ async fn restore_again(
             let staged = staging.join(file_name(name));
             let (image, manifest) = match staged.exists() {
                 true => (staged, staged_manifest(&staging, name)),
-                false => (layout.base_image(&cluster, root), layout.base_manifest(&cluster, root)),
+                false => (layout.base_image(&own.cluster_id, root), layout.base_manifest(&own.cluster_id, root)),
             };
             if name == DEVICE {
                 let mut file = File::open(&image).map_err(|e| ApiError::io("open", &image, &e))?;
@@ -285,10 +295,10 @@ async fn restore_again(
                 file.rewind().map_err(|e| ApiError::io("read", &image, &e))?;
                 device = Some(file);
             } else {
-                live_copy(name, &image, &manifest, Some(root), &dir)?;
+                live_copy(&own, name, &image, &manifest, Some(root), &dir)?;
             }
         }
-        device.ok_or_else(|| ApiError::internal("restore the commit", "it has no device state"))
+        Ok(device)
     })
     .await?;
     restore(node, local, &live, device, &context.vmm).await

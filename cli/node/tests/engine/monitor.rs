@@ -49,7 +49,7 @@ impl Vmm for Monitor {
         Ok(self.guest(machine, self.fake.boot(machine).await?))
     }
 
-    async fn restore(&self, machine: &Machine, device_state: File) -> Result<Arc<dyn Vm>> {
+    async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>> {
         pass(&self.hooks, &machine.name, Step::Restore).await?;
         Ok(self.guest(machine, self.fake.restore(machine, device_state).await?))
     }
@@ -86,7 +86,7 @@ impl Vm for Guest {
     }
 
     /// A failure at [`Step::CaptureState`] is one of the copy, in place of the copy.
-    async fn capture(&self, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+    async fn capture(&self, state_out: Option<File>, while_paused: WhilePaused) -> Result<Captured> {
         pass(&self.hooks, &self.name, Step::CaptureStop).await?;
         let here = vm(&self.name, Step::CaptureState);
         if self.hooks.pass(|point| *point == here).await {
