@@ -37,6 +37,11 @@ pub fn refresh_shadow(live: &File, shadow: &File) -> Result<Refreshed> {
     refresh(live, shadow, &[all], &|| true)
 }
 
+/// As [`refresh_shadow`], where it is known that the two differ nowhere but within `extents`: elsewhere neither is looked at.
+pub fn refresh_shadow_within(live: &File, shadow: &File, extents: &[Extent]) -> Result<Refreshed> {
+    refresh(live, shadow, &normalise(extents.to_vec()), &|| true)
+}
+
 /// As [`refresh_shadow`], where one of `within` is, a normalised list; blocks that it cuts are taken whole. `go_on` is asked before each slice.
 pub(crate) fn refresh(
     live: &File,

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use form_vmm_hooks::{Commands, Error, ErrorKind, Files, FilesConfig, Machine, MachineDisk, Vm, VmState, Vmm};
+use form_vmm_hooks::{Commands, Cuts, Error, ErrorKind, Files, FilesConfig, Machine, MachineDisk, Vm, VmState, Vmm};
 
 /// A directory with one program, `drive`: it notes how it was called in `calls`, and fails or hangs where a file
 /// `fail-<command>` or `hang-<command>` is. Each failure happens once.
@@ -81,7 +81,7 @@ impl Scene {
 }
 
 async fn capture(vm: &Arc<dyn Vm>, copy: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Result<(), Error> {
-    vm.capture(None, Box::new(copy)).await.map(|captured| assert!(captured.pause_ns > 0))
+    vm.capture(None, Cuts::new(), Box::new(|_| copy())).await.map(|captured| assert!(captured.pause_ns > 0))
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_capture_that_nobody_waits_for_ends_all_the_same() {
     };
     let capturing = tokio::spawn({
         let vm = Arc::clone(&vm);
-        async move { vm.capture(None, Box::new(copy)).await }
+        async move { vm.capture(None, Cuts::new(), Box::new(move |_| copy())).await }
     });
     tokio::task::spawn_blocking(move || is_paused.recv().unwrap()).await.unwrap();
     capturing.abort();

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use super::command::Commander;
 use super::record::{Record, State};
 use super::{Commands, FilesConfig};
-use crate::{Captured, Error, Machine, Result, Vm, VmState, WhilePaused};
+use crate::{Captured, Cuts, Error, Machine, Result, Vm, VmState, WhilePaused, Written};
 
 #[derive(Debug, Clone)]
 pub(super) struct Guest {
@@ -158,7 +158,7 @@ impl Guest {
     }
 
     fn copy(&self, while_paused: WhilePaused) -> Result<()> {
-        match catch_unwind(AssertUnwindSafe(while_paused)) {
+        match catch_unwind(AssertUnwindSafe(|| while_paused(Written::new()))) {
             Ok(copied) => copied.map_err(|source| Error::WhilePaused { name: self.name.clone(), source }),
             Err(_) => Err(Error::Panicked { name: self.name.clone() }),
         }
@@ -218,7 +218,7 @@ impl Vm for Guest {
     }
 
     /// The pause is counted from before its command to after the other: what the commands take is in it.
-    async fn capture(&self, state_out: Option<File>, while_paused: WhilePaused) -> Result<Captured> {
+    async fn capture(&self, state_out: Option<File>, _cuts: Cuts, while_paused: WhilePaused) -> Result<Captured> {
         // There is no state to write: what is asked for can't be had.
         if state_out.is_some() {
             let reason = "files have none".to_owned();

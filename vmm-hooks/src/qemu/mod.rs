@@ -1,10 +1,12 @@
 //! QEMU: processes started, found again, and spoken to over QMP. Works with 7.2 and newer.
 
 mod args;
+mod bitmaps;
 mod capture;
 mod emergency;
 mod guest;
 mod host;
+mod nbd;
 mod process;
 mod qmp;
 mod qmp_wire;

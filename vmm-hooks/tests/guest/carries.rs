@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use form_vmm_hooks::{VmState, Vmm};
+use form_vmm_hooks::{Cuts, VmState, Vmm};
 use tokio::task::block_in_place;
 
 use crate::console::Console;
@@ -31,7 +31,8 @@ async fn a_restored_guest_goes_on_where_the_captured_one_was() {
     let (from, to) = (original.clone(), other.clone());
     let captured = vm.capture(
         Some(File::create(&state_path).unwrap()),
-        Box::new(move || {
+        Cuts::new(),
+        Box::new(move |_| {
             copy(&from.ram_path, &to.ram_path);
             copy(&from.disks[0].path, &to.disks[0].path);
             Ok(())
@@ -72,7 +73,7 @@ async fn a_restored_guest_goes_on_where_the_captured_one_was() {
     block_in_place(|| console.run("while [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.1; done"));
 
     // And once more, from the copy: a restored guest can be captured too.
-    copied.capture(Some(File::create(&state_path).unwrap()), Box::new(|| Ok(()))).await.unwrap();
+    copied.capture(Some(File::create(&state_path).unwrap()), Cuts::new(), Box::new(|_| Ok(()))).await.unwrap();
     block_in_place(|| assert_eq!(console.run("echo $word; sync; echo $?"), "kept\n0"));
     copied.quit().await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! An instance as its own node keeps it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub(crate) struct LocalInstance {
     /// What that VM's process is: the host may have got another VMM since it was started.
     #[serde(default)]
     pub(crate) vmm: Option<VmmView>,
+    /// Disks of which a hint was wrong once.
+    #[serde(default)]
+    pub(crate) disbelieved: BTreeSet<String>,
 }
 
 impl LocalInstance {
@@ -91,6 +95,11 @@ impl LocalInstance {
     /// Whether there is a device state, without which its memory is worth nothing.
     pub(crate) fn has_device(&self) -> bool {
         matches!(self.spec.vmm, VmmSpec::Qemu(_))
+    }
+
+    /// Whether a hint of what changed on a disk may be used. Files have no hypervisor that could give one.
+    pub(crate) fn believes(&self, disk: &str) -> bool {
+        self.has_device() && !self.disbelieved.contains(disk)
     }
 
     /// Whether it starts with a file that it finds in its live directory, not with a new one.

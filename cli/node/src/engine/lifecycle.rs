@@ -101,6 +101,7 @@ pub(crate) fn local(
         spec,
         live: FIRST_LIVE.to_owned(),
         vmm: None,
+        disbelieved: Default::default(),
     }
 }
 

@@ -72,7 +72,7 @@ async fn tidy_base(node: &Arc<Node>, cluster: &str) -> Result<(), ApiError> {
     let head = node.store.cluster(cluster).await?.and_then(|c| c.head);
     // As long as the lock is held, nobody on this node gets from a newer head to its base. A head whose images are not
     // here yet leaves the base to whoever brings them.
-    let roots: Vec<_> = super::capture::parent_roots(node, head.as_deref()).await?.into_values().collect();
+    let roots: Vec<_> = super::capture::parent_roots(node, head.as_deref()).await?.0.into_values().collect();
     if roots.iter().all(|root| node.layout.base_image(cluster, *root).exists()) {
         bases::keep_only(&node.layout, cluster, roots)?;
     }

@@ -25,7 +25,7 @@ use super::peer::Packet;
 use super::preflight::{facts_text, vmm_view};
 use super::vms::Slot;
 use super::work::WorkContext;
-use super::{Node, blocking, coordinate, offer, source};
+use super::{Node, blocking, coordinate, hints, offer, source};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::InstanceStatus;
 
@@ -222,6 +222,9 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
         _ => restore_again(node, &local, task, &context).await?,
     };
     node.vms.change(instance, |slot| slot.incoming = Some(Arc::clone(&new)));
+    if new.state().await.map_err(vmm_error)? == VmState::Paused {
+        hints::begin(&new, &local, &context.roots, &hex::encode(task.attempt.0)).await;
+    }
     new.resume().await.map_err(vmm_error)?;
     let paused_at = shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(paused_at) = paused_at {

@@ -342,8 +342,8 @@ impl Scene {
         let head = self.head().await;
         for name in names {
             let mut bases = self.node(name).names(&format!("clusters/{}/base", self.cluster));
-            // Lists of blocks are hints, made at leisure.
-            bases.retain(|file| !file.ends_with(".blocks"));
+            // Lists of blocks are hints, made at leisure; one may be being written just now.
+            bases.retain(|file| !file.ends_with(".blocks") && !file.ends_with(".new"));
             assert_eq!(bases.len(), 2 * ARTIFACTS.len(), "bases of {name}: {bases:?}");
             for artifact in ["memory", "root"] {
                 let (live, base) = (self.live(name, artifact), self.base(name, artifact).await);

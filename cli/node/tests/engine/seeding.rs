@@ -142,7 +142,7 @@ async fn the_head_is_for_who_was_let_in() {
     let answer = ask(&message(120_000), Some(119_000)).await;
     assert_eq!(answer["answer"], "seeding", "{answer}");
     let session = crate::scene::text(&answer, "session");
-    assert_eq!(scene.node("a").names("staging"), [session.clone()]);
+    assert_eq!(scene.node("a").names("staging"), std::slice::from_ref(&session));
     rogue.question(&scene, "a", &json!({"ask": "seed_done", "session": session})).await;
     scene.in_order().await;
     rogue.close().await;
