@@ -23,23 +23,32 @@ impl Assets {
     /// # Errors
     /// What is missing, and what makes it.
     pub fn find() -> Result<Self> {
+        let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
+        Ok(Self {
+            form: Self::find_form()?,
+            kernel: found(guest.join("vmlinuz"), "make guest")?,
+            initrd: found(guest.join("initrd.gz"), "make guest")?,
+            disk: found(guest.join("root.raw"), "make guest")?,
+        })
+    }
+
+    /// For machines that are only files: the program alone.
+    ///
+    /// # Errors
+    /// As those of [`Assets::find`].
+    pub fn without_guest() -> Result<Self> {
+        let none = PathBuf::new;
+        Ok(Self { form: Self::find_form()?, kernel: none(), initrd: none(), disk: none() })
+    }
+
+    fn find_form() -> Result<PathBuf> {
         let exe = std::env::current_exe().map_err(|e| Error::new(format!("this program can't find itself: {e}")))?;
         // <target>/<profile>/form-demo, or <target>/<profile>/deps/<test>
         let mut profile = exe.parent().unwrap_or(Path::new("/")).to_owned();
         if profile.ends_with("deps") {
             profile.pop();
         }
-        let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
-        let found = |path: PathBuf, remedy: &str| {
-            let missing = || Error::new(format!("{} is missing; run: {remedy}", path.display()));
-            path.canonicalize().map_err(|_| missing())
-        };
-        Ok(Self {
-            form: found(profile.join("form"), "cargo build -p form (or `make test`, which does it all)")?,
-            kernel: found(guest.join("vmlinuz"), "make guest")?,
-            initrd: found(guest.join("initrd.gz"), "make guest")?,
-            disk: found(guest.join("root.raw"), "make guest")?,
-        })
+        found(profile.join("form"), "cargo build -p form (or `make test`, which does it all)")
     }
 
     /// An instance spec for this guest.
@@ -51,4 +60,8 @@ impl Assets {
             self.kernel, self.initrd, self.disk
         )
     }
+}
+
+fn found(path: PathBuf, remedy: &str) -> Result<PathBuf> {
+    path.canonicalize().map_err(|_| Error::new(format!("{} is missing; run: {remedy}", path.display())))
 }

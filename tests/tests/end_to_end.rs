@@ -1,6 +1,7 @@
 //! The demo's flow with walls between the nodes: none sees another's files, and what crosses the wire is counted by the
 //! kernel as well. Promises 1 to 3 on a good day.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use form_node::api::types::{CommitSummary, TargetSummary};
@@ -95,6 +96,9 @@ fn commit_from(
 
     assert_eq!(summary.source, name);
     assert!(summary.pause_ns > 0);
+    // QEMU knows where the disk was written to: during the pause the memory is compared, and little of the disk.
+    let (read, [memory, disk]) = (summary.paused_read_bytes, live_allocated_bytes(cluster, source));
+    assert!(read < memory + disk / 8, "read {read} bytes during the pause, of {memory} of memory and {disk} of disk");
     assert_eq!(summary.artifacts.len(), 3, "memory, device state and one disk");
     assert_eq!(summary.targets.len(), NODES - 1);
     for (number, guest) in guests.iter_mut().enumerate() {
@@ -111,6 +115,16 @@ fn commit_from(
         assert_eq!(guest.boot_id()?, boot_id, "{} was restored, not rebooted", guest.name());
     }
     Ok(summary)
+}
+
+/// What the memory and the disk of a node's one instance take.
+fn live_allocated_bytes(cluster: &Cluster, number: usize) -> [u64; 2] {
+    let only = |dir: PathBuf| {
+        let mut entries = std::fs::read_dir(dir).expect("a directory of the node");
+        entries.next().expect("its one entry").expect("its one entry").path()
+    };
+    let live = only(only(cluster.node_ref(number + 1).data().join("instances")));
+    ["memory.img", "root.img"].map(|name| live.join(name).metadata().expect("an image").blocks() * 512)
 }
 
 /// What the source says it sent, and what the target's interface received. The interface counts headers; a batch of

@@ -113,11 +113,11 @@ impl Commit {
         }
         let count = |kind| self.artifacts.iter().filter(|a| a.kind == kind).count();
         match (count(ArtifactKind::Memory), count(ArtifactKind::DeviceState)) {
-            (1, 1) => Ok(()),
+            (1, 0 | 1) => Ok(()),
             (0, 0) if !self.artifacts.is_empty() => Ok(()),
             (memory, state) => {
                 let reason = format!(
-                    "it has {memory} memory and {state} device state images; one of each, or disks alone, make a machine"
+                    "it has {memory} memory and {state} device state images; a machine has one memory at most, and device state only with it"
                 );
                 Err(Error::malformed(WHAT, reason))
             }

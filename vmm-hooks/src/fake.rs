@@ -4,6 +4,7 @@
 //! machine's own files; nothing writes to them but the test (and [`FakeVm`](Vm)'s boot, which makes the RAM file). The
 //! device state says what it was captured from, and a restore checks that against the machine.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::{Captured, Error, HostFacts, Machine, Result, Vm, VmState, Vmm, WhilePaused};
+use crate::{Captured, Cuts, Error, HostFacts, Keeps, Machine, Result, Vm, VmState, Vmm, WhilePaused, Written};
 
 /// Where a failure can be put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,9 @@ pub struct FakeVmm {
 struct World {
     processes: Vec<Process>,
     failures: Vec<(String, Step)>,
+    written: HashMap<String, Written>,
+    cuts: Vec<(String, Cuts)>,
+    keeps: Vec<(String, Keeps)>,
     calls: Vec<(String, Step)>,
 }
 
@@ -88,6 +92,21 @@ impl FakeVmm {
     /// Makes the next such step on the machine of that name fail, once.
     pub fn fail(&self, machine: &str, step: Step) {
         self.world().failures.push((machine.into(), step));
+    }
+
+    /// What the machine of that name says from now on of where its disks were written to; true or not.
+    pub fn say_written(&self, machine: &str, written: Written) {
+        self.world().written.insert(machine.into(), written);
+    }
+
+    /// Every cut so far, in order, by machine.
+    pub fn cuts(&self) -> Vec<(String, Cuts)> {
+        self.world().cuts.clone()
+    }
+
+    /// What was to be kept of recordings so far, in order, by machine.
+    pub fn keeps(&self) -> Vec<(String, Keeps)> {
+        self.world().keeps.clone()
     }
 
     /// Every step so far, in order, by machine.
@@ -153,10 +172,11 @@ impl Vmm for FakeVmm {
         self.start(machine, VmState::Running, machine.link_up)
     }
 
-    async fn restore(&self, machine: &Machine, device_state: File) -> Result<Arc<dyn Vm>> {
+    async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>> {
         machine.check()?;
         self.step(&machine.name, Step::Restore, "restore")?;
         let mut found = String::new();
+        let device_state = device_state.ok_or_else(|| needs_state("load", &machine.name))?;
         let read = device_state.take(4096).read_to_string(&mut found);
         read.map_err(Error::io("read the device state for", &machine.dir))?;
         if found != device_state_of(machine) {
@@ -227,20 +247,35 @@ impl Vm for FakeVm {
         self.with("set_link", |process| process.link_up = up)
     }
 
-    async fn capture(&self, mut state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+    /// What a test has put there, for those that ask.
+    async fn cut(&self, cuts: &Cuts) -> Written {
+        let mut world = self.vmm.world();
+        world.cuts.push((self.name.clone(), cuts.clone()));
+        let mut written = world.written.get(&self.name).cloned().unwrap_or_default();
+        written.retain(|disk, _| cuts.get(disk).is_some_and(|cut| cut.since.is_some()));
+        written
+    }
+
+    async fn keep(&self, keeps: &Keeps) {
+        self.vmm.world().keeps.push((self.name.clone(), keeps.clone()));
+    }
+
+    async fn capture(&self, state_out: Option<File>, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured> {
+        let mut state_out = state_out.ok_or_else(|| needs_state("save", &self.name))?;
         let (state, content) = self.with("capture", |process| (process.state, device_state_of(&process.machine)))?;
         if state != VmState::Running {
             return Err(Error::WrongState { operation: "capture", name: self.name.clone(), state: "paused".into() });
         }
         self.vmm.step(&self.name, Step::CaptureStop, "stop")?;
         self.set("stop", VmState::Paused)?;
+        let written = self.cut(&cuts).await;
         let begin = Instant::now();
         let saved = match self.vmm.step(&self.name, Step::CaptureState, "migrate") {
             Ok(()) => state_out.write_all(content.as_bytes()).map_err(Error::io("write", "device state")),
             Err(error) => Err(error),
         };
         let copied = match saved {
-            Ok(()) => match tokio::task::spawn_blocking(while_paused).await {
+            Ok(()) => match tokio::task::spawn_blocking(move || while_paused(written)).await {
                 Ok(copied) => copied.map_err(|source| Error::WhilePaused { name: self.name.clone(), source }),
                 Err(_) => Err(Error::Panicked { name: self.name.clone() }),
             },
@@ -270,6 +305,10 @@ impl Vm for FakeVm {
     fn console(&self) -> PathBuf {
         self.with("console", |process| process.machine.dir.join("con")).unwrap_or_default()
     }
+}
+
+fn needs_state(operation: &'static str, name: &str) -> Error {
+    Error::DeviceState { operation, name: name.into(), reason: "no file for it was given".into() }
 }
 
 fn device_state_of(machine: &Machine) -> String {

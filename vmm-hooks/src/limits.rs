@@ -18,6 +18,12 @@ pub const CMDLINE_BYTES_MAX: usize = 2047;
 pub(crate) const QMP_LINE_BYTES_MAX: usize = 1 << 20;
 /// Events kept for a subscriber that lags behind.
 pub(crate) const QMP_EVENTS_KEPT: usize = 1024;
+/// Longest record of a machine of files that is read.
+pub(crate) const RECORD_BYTES_MAX: u64 = 256;
+/// Longest reply that is read from an NBD server: 1 MiB is the most that QEMU sends for one question.
+pub(crate) const NBD_REPLY_BYTES_MAX: u32 = 4 << 20;
+/// Most ranges of writes that are read for a disk; one that is written to in more places is compared in full.
+pub(crate) const WRITTEN_RANGES_MAX: usize = 1 << 20;
 /// What of a log's end goes into an error.
 pub(crate) const LOG_TAIL_BYTES: u64 = 2048;
 /// Longest pid file that is read.
@@ -29,6 +35,8 @@ pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// A monitor command that has nothing to wait for.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
+/// Each step of reading where a disk was written to. Some of them are taken during a pause.
+pub(crate) const HINT_TIMEOUT: Duration = Duration::from_secs(2);
 /// `stop` drains and flushes the disks.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// Saving or loading a device state of some hundred KiB.

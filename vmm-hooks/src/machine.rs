@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Commands;
 use crate::limits::{CMDLINE_BYTES_MAX, DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX};
 use crate::{Error, Result};
 
 /// A guest's description. Everything but `name`, `dir`, the paths, `mac` and `generation_id` has to be equal where a capture
-/// of it is restored.
+/// of it is restored. What a hook does not need is left empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Its name: letters, digits, `.`, `_` and `-`.
@@ -37,6 +38,8 @@ pub struct Machine {
     pub generation_id: String,
     /// Whether its network cable is plugged in when it boots.
     pub link_up: bool,
+    /// What drives it, if it is only files.
+    pub commands: Commands,
 }
 
 /// A raw disk of a [`Machine`].
@@ -51,14 +54,10 @@ pub struct MachineDisk {
 impl Machine {
     /// Refuses what could not run, by the field's name.
     pub(crate) fn check(&self) -> Result<()> {
-        let refuse = |field, problem: String| Err(Error::Machine { name: self.name.clone(), field, problem });
-        if !is_name(&self.name) {
-            return refuse("name", format!("must be 1 to {NAME_BYTES_MAX} letters, digits, `.`, `_` or `-`"));
-        }
-        for (field, uuid) in [("uuid", &self.uuid), ("generation_id", &self.generation_id)] {
-            if !is_uuid(uuid) {
-                return refuse(field, format!("`{uuid}` must be 8-4-4-4-12 hex digits"));
-            }
+        self.check_names()?;
+        let refuse = |field, problem: String| self.refuse(field, problem);
+        if !is_uuid(&self.generation_id) {
+            return refuse("generation_id", format!("`{}` must be 8-4-4-4-12 hex digits", self.generation_id));
         }
         if !is_mac(&self.mac) {
             return refuse("mac", format!("`{}` must be six pairs of hex digits, of one card", self.mac));
@@ -69,17 +68,32 @@ impl Machine {
             let (min, max) = (MEMORY_BYTES_MIN >> 20, MEMORY_BYTES_MAX >> 20);
             return refuse("memory_bytes", format!("{} must be whole MiB, {min} to {max} MiB", self.memory_bytes));
         }
-        if self.disks.len() > DISKS_MAX {
-            return refuse("disks", format!("has {}, at most {DISKS_MAX} fit", self.disks.len()));
-        }
-        let mut names = HashSet::new();
-        if let Some(disk) = self.disks.iter().find(|disk| !is_name(&disk.name) || !names.insert(&disk.name)) {
-            return refuse("disks", format!("name `{}` is not a name, or is there twice", disk.name));
-        }
         if self.cmdline.len() > CMDLINE_BYTES_MAX || self.cmdline.contains(|c: char| c.is_control()) {
             return refuse("cmdline", format!("must be one line of at most {CMDLINE_BYTES_MAX} bytes"));
         }
         Ok(())
+    }
+
+    /// The part that every hook needs: name, uuid and disks.
+    pub(crate) fn check_names(&self) -> Result<()> {
+        if !is_name(&self.name) {
+            return self.refuse("name", format!("must be 1 to {NAME_BYTES_MAX} letters, digits, `.`, `_` or `-`"));
+        }
+        if !is_uuid(&self.uuid) {
+            return self.refuse("uuid", format!("`{}` must be 8-4-4-4-12 hex digits", self.uuid));
+        }
+        if self.disks.len() > DISKS_MAX {
+            return self.refuse("disks", format!("has {}, at most {DISKS_MAX} fit", self.disks.len()));
+        }
+        let mut names = HashSet::new();
+        if let Some(disk) = self.disks.iter().find(|disk| !is_name(&disk.name) || !names.insert(&disk.name)) {
+            return self.refuse("disks", format!("name `{}` is not a name, or is there twice", disk.name));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, field: &'static str, problem: String) -> Result<()> {
+        Err(Error::Machine { name: self.name.clone(), field, problem })
     }
 
     /// Refuses a machine whose kernel, initramfs or disks can't be opened: a monitor's own words for that are worse.
@@ -102,7 +116,7 @@ impl Machine {
     }
 }
 
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
@@ -141,6 +155,7 @@ pub(crate) mod tests {
             mac: "52:54:00:aa:bb:01".into(),
             generation_id: "11111111-2222-3333-4444-555555555555".into(),
             link_up: true,
+            commands: Commands::default(),
         }
     }
 

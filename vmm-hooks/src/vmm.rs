@@ -8,14 +8,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Machine, Result};
+use crate::{Cuts, Keeps, Machine, Result, Written};
 
 /// What two hosts have to agree on before one restores what the other captured. Compare with `==`.
 ///
 /// A device state that meets another version or CPU model may load without an error and then hang the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
-    /// The kind of monitor: `qemu`.
+    /// The kind of monitor: `qemu`, `files`.
     pub vmm: String,
     /// Its version, as in `7.2.22`.
     pub version: String,
@@ -43,7 +43,7 @@ pub enum VmState {
 pub struct Captured {
     /// The whole pause: from the monitor's STOP event to its RESUME event, by their own timestamps.
     pub pause_ns: u64,
-    /// Stopping the vCPUs, draining and flushing the disks.
+    /// Stopping the vCPUs, draining and flushing the disks, and reading where they were written to.
     pub stop_ns: u64,
     /// Saving the device state.
     pub state_ns: u64,
@@ -51,8 +51,8 @@ pub struct Captured {
     pub copy_ns: u64,
 }
 
-/// What a caller does while the guest stands still. It runs on a thread where it may block.
-pub type WhilePaused = Box<dyn FnOnce() -> io::Result<()> + Send>;
+/// What a caller does while the guest stands still, knowing where it wrote to. It runs on a thread where it may block.
+pub type WhilePaused = Box<dyn FnOnce(Written) -> io::Result<()> + Send>;
 
 /// A virtual machine monitor on this host.
 #[async_trait]
@@ -65,8 +65,9 @@ pub trait Vmm: Send + Sync + 'static {
 
     /// Makes a guest of a RAM file, disks and a device state, all of one capture. It is left paused, with its link down.
     ///
-    /// `device_state` is read from its current position. The RAM file is the guest's memory from now on, and written to.
-    async fn restore(&self, machine: &Machine, device_state: File) -> Result<Arc<dyn Vm>>;
+    /// `device_state` is read from its current position; a monitor whose captures have none gets none. The RAM file is the
+    /// guest's memory from now on, and written to.
+    async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>>;
 
     /// The process that an earlier daemon left in `machine.dir`, running or paused; `None` if there is none.
     ///
@@ -77,7 +78,7 @@ pub trait Vmm: Send + Sync + 'static {
 /// One guest in its process. Dropping the handle leaves the process as it is.
 #[async_trait]
 pub trait Vm: Send + Sync + 'static {
-    /// The process.
+    /// The process; 0 if there is none of its own.
     fn pid(&self) -> u32;
 
     /// What it does now.
@@ -92,7 +93,20 @@ pub trait Vm: Send + Sync + 'static {
     /// Plugs its network cable in, or out.
     async fn set_link(&self, up: bool) -> Result<()>;
 
-    /// Stops a running guest, writes its device state to `state_out` at the current position, runs `while_paused`, and
+    /// Ends and begins recordings of what is written to disks; the answer is what was written while those that end were
+    /// on. Nothing of this fails: what is not known is missing in the answer. Of a guest that runs, a write that has not
+    /// ended yet is in the recording that begins.
+    ///
+    /// A monitor that can't record knows nothing.
+    async fn cut(&self, _cuts: &Cuts) -> Written {
+        Written::new()
+    }
+
+    /// Makes of each disk's recordings one that goes on, and ends all others of ours. One whose chain has a gap is not
+    /// kept.
+    async fn keep(&self, _keeps: &Keeps) {}
+
+    /// Stops a running guest, makes `cuts`, writes its device state (if it has one) to `state_out` at the current position, runs `while_paused`, and
     /// lets the guest go on.
     ///
     /// During `while_paused` the RAM file and the disk files hold what the guest's memory and disks hold (in the page
@@ -101,7 +115,7 @@ pub trait Vm: Send + Sync + 'static {
     /// The guest is resumed on every path: an error, a panic of `while_paused`, a deadline, and this future's drop too,
     /// though then only once `while_paused` has returned. If it could not be, the error is
     /// [`Error::NotResumed`](crate::Error::NotResumed).
-    async fn capture(&self, state_out: File, while_paused: WhilePaused) -> Result<Captured>;
+    async fn capture(&self, state_out: Option<File>, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured>;
 
     /// Ends the process, by force if need be, waits until it is gone, and removes its sockets. Fine if it is gone already.
     async fn quit(&self) -> Result<()>;

@@ -3,7 +3,7 @@
 use std::io::Seek;
 
 use form_vmm_hooks::fake::{FakeVmm, Step};
-use form_vmm_hooks::{Error, ErrorKind, Machine, VmState, Vmm};
+use form_vmm_hooks::{Cuts, Error, ErrorKind, Machine, VmState, Vmm};
 
 fn machine(dir: &std::path::Path, number: u8) -> Machine {
     Machine {
@@ -19,6 +19,7 @@ fn machine(dir: &std::path::Path, number: u8) -> Machine {
         mac: "52:54:00:00:00:01".into(),
         generation_id: "00000000-0000-4000-9000-000000000000".into(),
         link_up: true,
+        commands: Default::default(),
     }
 }
 
@@ -29,17 +30,17 @@ async fn a_capture_restores_elsewhere_and_only_whole() {
     let vm = vmm.boot(&from).await.unwrap();
     let mut state = tempfile::tempfile().unwrap();
     let (ram, copy) = (from.ram_path.clone(), to.ram_path.clone());
-    let copy_ram = Box::new(move || std::fs::copy(ram, copy).map(drop));
-    assert!(vm.capture(state.try_clone().unwrap(), copy_ram).await.unwrap().pause_ns > 0);
+    let copy_ram = Box::new(move |_| std::fs::copy(ram, copy).map(drop));
+    assert!(vm.capture(Some(state.try_clone().unwrap()), Cuts::new(), copy_ram).await.unwrap().pause_ns > 0);
 
     state.rewind().unwrap();
-    let restored = vmm.restore(&to, state.try_clone().unwrap()).await.unwrap();
+    let restored = vmm.restore(&to, Some(state.try_clone().unwrap())).await.unwrap();
     assert_eq!(vmm.processes(), [("vm-1".into(), VmState::Running, true), ("vm-2".into(), VmState::Paused, false)]);
     restored.quit().await.unwrap();
 
     state.set_len(5).unwrap();
     state.rewind().unwrap();
-    let refused = vmm.restore(&to, state).await.map(drop).unwrap_err();
+    let refused = vmm.restore(&to, Some(state)).await.map(drop).unwrap_err();
     assert!(matches!(refused, Error::DeviceState { .. }));
     assert_eq!(vmm.processes().len(), 1);
 }
@@ -52,14 +53,14 @@ async fn a_failure_happens_once_where_it_was_put() {
     let somewhere = || tempfile::tempfile().unwrap();
 
     vmm.fail("vm-1", Step::CaptureState);
-    assert!(vm.capture(somewhere(), Box::new(|| panic!("not reached"))).await.is_err());
+    assert!(vm.capture(Some(somewhere()), Cuts::new(), Box::new(|_| panic!("not reached"))).await.is_err());
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
 
-    assert!(vm.capture(somewhere(), Box::new(|| panic!("as this test wants"))).await.is_err());
+    assert!(vm.capture(Some(somewhere()), Cuts::new(), Box::new(|_| panic!("as this test wants"))).await.is_err());
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
 
     vmm.fail("vm-1", Step::CaptureResume);
-    let stuck = vm.capture(somewhere(), Box::new(|| Ok(()))).await.unwrap_err();
+    let stuck = vm.capture(Some(somewhere()), Cuts::new(), Box::new(|_| Ok(()))).await.unwrap_err();
     assert_eq!(stuck.kind(), ErrorKind::StillPaused);
     drop(vm);
 
@@ -67,7 +68,7 @@ async fn a_failure_happens_once_where_it_was_put() {
     let vm = vmm.adopt(&one).await.unwrap().expect("it is still there");
     assert_eq!(vm.state().await.unwrap(), VmState::Paused);
     vm.resume().await.unwrap();
-    assert!(vm.capture(somewhere(), Box::new(|| Ok(()))).await.is_ok());
+    assert!(vm.capture(Some(somewhere()), Cuts::new(), Box::new(|_| Ok(()))).await.is_ok());
 
     vmm.crash("vm-1");
     assert_eq!(vm.state().await.unwrap(), VmState::Gone);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use form_node::ErrorCode;
-use form_node::spec::{InstanceSpec, VmmKind};
+use form_node::spec::{FilesSpec, InstanceSpec, QemuSpec, VmmSpec};
 
 const GOOD: &str = r#"
 vmm = "qemu"
@@ -23,24 +23,62 @@ mac = "52:54:00:AA:bb:01"
 #[test]
 fn a_spec_is_read() {
     let spec = InstanceSpec::parse(GOOD).expect("good");
-    assert_eq!((spec.vmm, spec.memory_bytes, spec.vcpus), (VmmKind::Qemu, 512 << 20, 1));
-    assert_eq!(spec.kernel.to_str(), Some("/boot/vmlinuz"));
-    assert_eq!(spec.initrd.as_deref().and_then(|p| p.to_str()), Some("/boot/initrd.img"));
-    assert_eq!(spec.cmdline, "console=ttyS0 root=/dev/vda rw");
+    let qemu = QemuSpec {
+        memory_bytes: 512 << 20,
+        vcpus: 1,
+        kernel: "/boot/vmlinuz".into(),
+        initrd: Some("/boot/initrd.img".into()),
+        cmdline: "console=ttyS0 root=/dev/vda rw".into(),
+        mac: Some("52:54:00:aa:bb:01".into()),
+    };
+    assert_eq!(spec.vmm, VmmSpec::Qemu(qemu.clone()));
+    assert_eq!(spec.clone().for_sibling().vmm, VmmSpec::Qemu(QemuSpec { mac: None, ..qemu.clone() }));
     assert_eq!(spec.disks.len(), 1);
     assert_eq!((spec.disks[0].name.as_str(), spec.disks[0].template.to_str()), ("disk0", Some("/srv/root.raw")));
-    assert_eq!(spec.mac.as_deref(), Some("52:54:00:aa:bb:01"));
     let kept = serde_json::to_string(&spec).expect("json");
     assert_eq!(serde_json::from_str::<InstanceSpec>(&kept).expect("json"), spec);
     let least = InstanceSpec::parse("vmm = \"qemu\"\nmemory = \"32MiB\"\nkernel = \"/k\"").expect("the least there is");
-    assert_eq!((least.initrd, least.cmdline.as_str(), least.disks.len(), least.mac), (None, "", 0, None));
+    let (kernel, cmdline) = ("/k".into(), String::new());
+    let bare = QemuSpec { memory_bytes: 32 << 20, kernel, cmdline, initrd: None, mac: None, ..qemu };
+    assert_eq!(least, InstanceSpec { vmm: VmmSpec::Qemu(bare), disks: Vec::new() });
+}
+
+const FILES: &str = r#"
+vmm = "files"
+memory_path = "/srv/ram"
+
+[[disk]]
+name = "disk0"
+path = "/srv/root.raw"
+
+[commands]
+pause = ["drive", "pause", "a word"]
+resume = ["drive"]
+"#;
+
+#[test]
+fn a_machine_may_be_only_files() {
+    let spec = InstanceSpec::parse(FILES).expect("good");
+    let VmmSpec::Files(FilesSpec { memory_template: Some(memory), commands }) = &spec.vmm else { panic!("{spec:?}") };
+    assert_eq!((memory.to_str(), commands.timeout_s), (Some("/srv/ram"), 30));
+    assert_eq!(
+        (commands.pause.as_slice(), commands.resume.len()),
+        (&["drive", "pause", "a word"].map(String::from)[..], 1)
+    );
+    assert!(commands.start.is_empty() && commands.stop.is_empty());
+    let kept = serde_json::to_string(&spec).expect("json");
+    assert_eq!(serde_json::from_str::<InstanceSpec>(&kept).expect("json"), spec);
+    let least =
+        InstanceSpec::parse("vmm = \"files\"\n[[disk]]\nname = \"d\"\npath = \"/d\"").expect("the least there is");
+    assert!(matches!(least.vmm, VmmSpec::Files(FilesSpec { memory_template: None, .. })));
 }
 
 #[test]
-fn the_example_of_the_documentation_is_good() {
+fn the_examples_of_the_documentation_are_good() {
     let text = include_str!("../../../docs/instance-spec.md");
-    let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
-    InstanceSpec::parse(example).expect("good");
+    let examples: Vec<_> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 2);
+    examples.iter().for_each(|example| drop(InstanceSpec::parse(example).expect("good")));
 }
 
 #[test]
@@ -76,6 +114,17 @@ fn what_can_not_be_done_is_refused_by_name() {
         (GOOD.replace("name = \"disk0\"", "name = \"disk0\"\nsize = \"1GiB\""), BadRequest, "size"),
         (GOOD.replace("kernel", "# kernel"), BadRequest, "kernel"),
         (one_more, BadRequest, "disk0"),
+        (format!("commands = {{ stop = [\"x\"] }}\n{GOOD}"), BadRequest, "commands"),
+        (format!("memory = \"64MiB\"\n{FILES}"), BadRequest, "memory"),
+        (FILES.replace("memory_path", "kernel"), BadRequest, "kernel"),
+        (FILES.replace("memory_path = \"/", "memory_path = \""), BadRequest, "memory_path"),
+        ("vmm = \"files\"".into(), BadRequest, "no file"),
+        (FILES.replace("resume", "# resume"), BadRequest, "commands.resume"),
+        (FILES.replace("[\"drive\"]", "[\"/bin/sh\"]"), BadRequest, "commands.resume"),
+        (FILES.replace("[\"drive\"]", "[\"..\"]"), BadRequest, "commands.resume"),
+        (FILES.replace("[\"drive\"]", "[]"), BadRequest, "commands.resume"),
+        (format!("{FILES}timeout_s = 0"), BadRequest, "timeout_s"),
+        (format!("{FILES}wait = 1"), BadRequest, "wait"),
         (many, BadRequest, "18 disks"),
         ("x".repeat(100_000), BadRequest, "100000 bytes"),
     ];
@@ -98,13 +147,20 @@ fn a_spec_that_was_not_parsed_is_checked_too() {
     let spec = InstanceSpec::parse(GOOD).expect("good");
     spec.validate().expect("good");
     type Change = fn(&mut InstanceSpec);
-    let cases: [(&str, Change); 8] = [
-        ("2 virtual CPUs", |s| s.vcpus = 2),
-        ("PCI hole", |s| s.memory_bytes = 64 << 30),
-        ("MiB", |s| s.memory_bytes += 1),
-        ("absolute", |s| s.kernel = "vmlinuz".into()),
-        ("initrd", |s| s.initrd = Some("/a\nb".into())),
-        ("control character", |s| s.cmdline = "a\nb".into()),
+    fn qemu(spec: &mut InstanceSpec) -> &mut QemuSpec {
+        match &mut spec.vmm {
+            VmmSpec::Qemu(qemu) => qemu,
+            other => panic!("{other:?}"),
+        }
+    }
+    let cases: [(&str, Change); 9] = [
+        ("2 virtual CPUs", |s| qemu(s).vcpus = 2),
+        ("PCI hole", |s| qemu(s).memory_bytes = 64 << 30),
+        ("MiB", |s| qemu(s).memory_bytes += 1),
+        ("absolute", |s| qemu(s).kernel = "vmlinuz".into()),
+        ("initrd", |s| qemu(s).initrd = Some("/a\nb".into())),
+        ("control character", |s| qemu(s).cmdline = "a\nb".into()),
+        ("commands.timeout_s", |s| s.vmm = VmmSpec::Files(FilesSpec::default())),
         ("../../x", |s| s.disks[0].name = "../../x".into()),
         ("two disks", |s| s.disks.push(s.disks[0].clone())),
     ];

@@ -8,6 +8,7 @@ pub use rechunk::rechunk;
 use crate::{
     Chunk, Extent, Hash, Image, Manifest, Result,
     error::Object,
+    image::normalise,
     limits::{CHUNK_BYTES_AVG, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN},
 };
 
@@ -47,6 +48,17 @@ pub fn diff(base: &Image, base_manifest: &Manifest, new: &Image) -> Result<Diff>
 /// The first half of [`diff`]: where `new` differs from `base`. The second is [`rechunk`].
 pub fn compare(base: &Image, new: &Image) -> Result<Vec<Extent>> {
     compare::changed_extents(base, new)
+}
+
+/// Where chunks of `new` are that are not the base's at the same place: around what changed, their bytes have been taken over from the base.
+pub fn cut_anew(base: &Manifest, new: &Manifest) -> Vec<Extent> {
+    let offsets = base.offsets();
+    let is_old = |chunk: &Chunk, start: u64| {
+        offsets.binary_search(&start).ok().and_then(|number| base.chunks().get(number)) == Some(chunk)
+    };
+    let placed = new.chunks().iter().zip(new.offsets());
+    let anew = placed.filter(|(chunk, start)| !is_old(chunk, *start));
+    normalise(anew.map(|(chunk, start)| Extent::new(start, start + u64::from(chunk.len_bytes))).collect())
 }
 
 fn cutter(bytes: &[u8]) -> FastCDC<'_> {

@@ -69,7 +69,7 @@ pub(super) fn command_line(
     line.option("-chardev", &format!("socket,id=mon0,fd={},server=on,wait=off", sockets.monitor));
     line.option("-mon", "chardev=mon0,mode=control");
     for (number, disk) in machine.disks.iter().enumerate() {
-        let (node, file) = (format!("disk{number}"), format!("disk{number}-file"));
+        let (node, file) = (disk_node(number), format!("disk{number}-file"));
         let path = absolute(machine, "disks", &disk.path)?;
         let cache = json!({ "direct": false, "no-flush": false });
         let file_node =
@@ -90,6 +90,11 @@ pub(super) fn command_line(
         line.option("-incoming", "defer");
     }
     Ok(line.0)
+}
+
+/// The block node that a disk is to the guest, whatever is below it.
+pub(super) fn disk_node(number: usize) -> String {
+    format!("disk{number}")
 }
 
 struct Line(Vec<OsString>);

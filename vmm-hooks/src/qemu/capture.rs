@@ -11,19 +11,24 @@ use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use super::emergency;
 use super::guest::Guest;
 use super::qmp_wire::Event;
+use super::{bitmaps, emergency};
 use crate::limits::{LAST_RESORT_TIMEOUT, PAUSE_WARNING};
-use crate::{Captured, Error, Result, WhilePaused};
+use crate::{Captured, Cuts, Error, Result, WhilePaused, Written};
 
-pub(super) async fn capture(guest: Arc<Guest>, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+pub(super) async fn capture(
+    guest: Arc<Guest>,
+    state_out: File,
+    cuts: Cuts,
+    while_paused: WhilePaused,
+) -> Result<Captured> {
     let name = guest.name.clone();
-    let task = tokio::spawn(run(guest, state_out, while_paused));
+    let task = tokio::spawn(run(guest, state_out, cuts, while_paused));
     task.await.unwrap_or(Err(Error::Panicked { name }))
 }
 
-async fn run(guest: Arc<Guest>, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+async fn run(guest: Arc<Guest>, state_out: File, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured> {
     let _turn = guest.turn.lock().await;
     let status = guest.status().await?;
     if status != "running" {
@@ -34,7 +39,7 @@ async fn run(guest: Arc<Guest>, state_out: File, while_paused: WhilePaused) -> R
     let mut pause = Pause { events: guest.qmp.events(), stopped_ns: None, resumed_ns: None };
     let begin = Instant::now();
     let guard = ResumeOnDrop(Some(Arc::clone(&guest)));
-    let mut frozen = freeze(&guest, state_out, while_paused).await;
+    let mut frozen = freeze(&guest, state_out, &cuts, while_paused).await;
     if pause.was_resumed() && frozen.is_ok() {
         frozen = Err(Error::Voided { name: guest.name.clone() });
     }
@@ -52,9 +57,11 @@ async fn run(guest: Arc<Guest>, state_out: File, while_paused: WhilePaused) -> R
 }
 
 /// Everything between the guest's stop and its going on.
-async fn freeze(guest: &Arc<Guest>, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+async fn freeze(guest: &Arc<Guest>, state_out: File, cuts: &Cuts, while_paused: WhilePaused) -> Result<Captured> {
     let begin = Instant::now();
     guest.stop().await?;
+    // The disks are drained: what was written until now is in, and nothing more comes.
+    let written = bitmaps::cut(guest, cuts).await;
     let stopped = Instant::now();
     let saved = async {
         guest.migrate("save", "migrate", &state_out).await?;
@@ -67,7 +74,7 @@ async fn freeze(guest: &Arc<Guest>, state_out: File, while_paused: WhilePaused) 
     }
     drop(state_out);
     let saved = Instant::now();
-    copy(guest, while_paused).await?;
+    copy(guest, written, while_paused).await?;
     Ok(Captured {
         pause_ns: 0,
         stop_ns: nanos(stopped - begin),
@@ -76,9 +83,9 @@ async fn freeze(guest: &Arc<Guest>, state_out: File, while_paused: WhilePaused) 
     })
 }
 
-async fn copy(guest: &Guest, while_paused: WhilePaused) -> Result<()> {
+async fn copy(guest: &Guest, written: Written, while_paused: WhilePaused) -> Result<()> {
     let begin = Instant::now();
-    let mut copying = tokio::task::spawn_blocking(while_paused);
+    let mut copying = tokio::task::spawn_blocking(move || while_paused(written));
     loop {
         // It can't be interrupted, only complained about.
         match tokio::time::timeout(PAUSE_WARNING, &mut copying).await {

@@ -10,15 +10,15 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::args::NETWORK_CARD;
-use super::capture;
+use super::args::{NETWORK_CARD, disk_node};
 use super::process::Process;
 use super::qmp::Qmp;
 use super::rundir::{CONSOLE, RunDir};
+use super::{bitmaps, capture};
 use crate::limits::{
     COMMAND_TIMEOUT, KILL_TIMEOUT, MIGRATE_TIMEOUT, POLL_INTERVAL, QUIT_TIMEOUT, RESUME_TIMEOUT, STOP_TIMEOUT,
 };
-use crate::{Captured, Error, Result, Vm, VmState, WhilePaused};
+use crate::{Captured, Cuts, Error, Keeps, Machine, Result, Vm, VmState, WhilePaused, Written};
 
 /// The name under which QEMU keeps a device state's descriptor until a migration takes it.
 const DESCRIPTOR: &str = "st";
@@ -31,11 +31,26 @@ pub(super) struct Guest {
     pub(super) run: Arc<RunDir>,
     /// Held by whatever stops the vCPUs or lets them go.
     pub(super) turn: Arc<Mutex<()>>,
+    /// Held by whatever looks at the recordings of writes and then changes them.
+    pub(super) recordings: Mutex<()>,
+    /// The disks' names, in the order of their nodes.
+    disks: Vec<String>,
 }
 
 impl Guest {
-    pub(super) fn new(name: &str, run: Arc<RunDir>, process: Arc<Process>, qmp: Qmp) -> Self {
-        Guest { name: name.into(), process, qmp, run, turn: Arc::default() }
+    pub(super) fn new(machine: &Machine, run: Arc<RunDir>, process: Arc<Process>, qmp: Qmp) -> Self {
+        let disks = machine.disks.iter().map(|disk| disk.name.clone()).collect();
+        let name = machine.name.clone();
+        Guest { name, process, qmp, run, turn: Arc::default(), recordings: Mutex::default(), disks }
+    }
+
+    /// Each disk and its node.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&String, String)> {
+        self.disks.iter().enumerate().map(|(number, disk)| (disk, disk_node(number)))
+    }
+
+    pub(super) fn node_of(&self, disk: &str) -> Option<String> {
+        self.nodes().find(|(name, _)| *name == disk).map(|(_, node)| node)
     }
 
     /// QEMU's run state: `running`, `paused`, `inmigrate` …
@@ -184,6 +199,11 @@ impl Guest {
     }
 }
 
+/// Without its device state a capture of a guest is worth nothing.
+pub(super) fn needs_state(operation: &'static str, name: &str) -> Error {
+    Error::DeviceState { operation, name: name.into(), reason: "no file for it was given".into() }
+}
+
 /// The handle that callers hold.
 pub(super) struct QemuVm(Arc<Guest>);
 
@@ -223,8 +243,17 @@ impl Vm for QemuVm {
         self.0.set_link(up).await
     }
 
-    async fn capture(&self, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
-        capture::capture(Arc::clone(&self.0), state_out, while_paused).await
+    async fn cut(&self, cuts: &Cuts) -> Written {
+        bitmaps::cut(&self.0, cuts).await
+    }
+
+    async fn keep(&self, keeps: &Keeps) {
+        bitmaps::keep(&self.0, keeps).await;
+    }
+
+    async fn capture(&self, state_out: Option<File>, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured> {
+        let state_out = state_out.ok_or_else(|| needs_state("save", &self.0.name))?;
+        capture::capture(Arc::clone(&self.0), state_out, cuts, while_paused).await
     }
 
     async fn quit(&self) -> Result<()> {

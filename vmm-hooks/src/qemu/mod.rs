@@ -1,10 +1,12 @@
 //! QEMU: processes started, found again, and spoken to over QMP. Works with 7.2 and newer.
 
 mod args;
+mod bitmaps;
 mod capture;
 mod emergency;
 mod guest;
 mod host;
+mod nbd;
 mod process;
 mod qmp;
 mod qmp_wire;
@@ -86,7 +88,8 @@ impl Vmm for Qemu {
         Ok(Arc::new(QemuVm::new(started.keep())))
     }
 
-    async fn restore(&self, machine: &Machine, device_state: File) -> Result<Arc<dyn Vm>> {
+    async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>> {
+        let device_state = device_state.ok_or_else(|| guest::needs_state("load", &machine.name))?;
         machine.check()?;
         machine.check_files()?;
         check_ram(machine)?;

@@ -25,6 +25,8 @@ use crate::{Error, Result};
 pub(super) const MONITOR: &str = "qmp";
 /// The serial console's socket.
 pub(super) const CONSOLE: &str = "con";
+/// The socket on which recordings of writes are read; it is there for that moment.
+pub(super) const NBD: &str = "nbd";
 const PID: &str = "pid";
 const LOG: &str = "log";
 
@@ -125,10 +127,14 @@ impl RunDir {
         if owner.is_some() && pid.is_some() && owner != pid {
             return;
         }
-        for name in [MONITOR, CONSOLE, PID] {
-            // Missing is fine, and for the rest there is no remedy.
-            let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
+        for name in [MONITOR, CONSOLE, NBD, PID] {
+            self.remove(name);
         }
+    }
+
+    /// Removes what is of that name. Missing is fine, and for the rest there is no remedy.
+    pub(super) fn remove(&self, name: &str) {
+        let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
     }
 
     fn create_file(&self, name: &str) -> Result<File> {

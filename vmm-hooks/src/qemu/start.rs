@@ -54,7 +54,7 @@ pub(super) async fn start(binary: &Path, machine: &Machine, host: &HostFacts, st
     let undo = Undo(Some((Arc::clone(&process), Arc::clone(&run))));
     tracing::info!(machine = machine.name, pid = process.pid(), ?start, "QEMU started");
     let qmp = Qmp::connect(&machine.name, Arc::clone(&run), stream, START_TIMEOUT).await?;
-    let guest = Arc::new(Guest::new(&machine.name, run, process, qmp));
+    let guest = Arc::new(Guest::new(machine, run, process, qmp));
     Ok(Started { guest, undo })
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn adopt(machine: &Machine) -> Result<Option<Arc<Guest>>> {
     let (process, run) = (Arc::new(process), Arc::new(run));
     let connected = async {
         let qmp = Qmp::connect(&machine.name, Arc::clone(&run), run.connect(MONITOR)?, COMMAND_TIMEOUT).await?;
-        let guest = Guest::new(&machine.name, Arc::clone(&run), Arc::clone(&process), qmp);
+        let guest = Guest::new(machine, Arc::clone(&run), Arc::clone(&process), qmp);
         let status = guest.status().await?;
         Ok((Arc::new(guest), status))
     };

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use form_vmm_hooks::{Error, ErrorKind, VmState, Vmm};
+use form_vmm_hooks::{Cuts, Error, ErrorKind, VmState, Vmm};
 
 use crate::fixture::{Fixture, copy, exists, files, qemu, sigkill, until_state, zombies};
 
@@ -18,22 +18,22 @@ async fn a_copy_that_fails_or_panics_leaves_the_guest_running() {
     let fixture = Fixture::new();
     let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
 
-    let failed = vm.capture(somewhere(), Box::new(|| Err(io::Error::other("disk full")))).await;
+    let failed = vm.capture(Some(somewhere()), Cuts::new(), Box::new(|_| Err(io::Error::other("disk full")))).await;
     assert!(matches!(&failed, Err(Error::WhilePaused { source, .. }) if source.to_string() == "disk full"));
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
 
-    let panicked = vm.capture(somewhere(), Box::new(|| panic!("as this test wants"))).await;
+    let panicked = vm.capture(Some(somewhere()), Cuts::new(), Box::new(|_| panic!("as this test wants"))).await;
     assert!(matches!(panicked, Err(Error::Panicked { .. })));
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
 
     // A device state that can't be written.
     let read_only = File::open("/dev/null").unwrap();
-    let refused = vm.capture(read_only, Box::new(|| panic!("must not be reached"))).await;
+    let refused = vm.capture(Some(read_only), Cuts::new(), Box::new(|_| panic!("must not be reached"))).await;
     assert!(matches!(refused, Err(Error::DeviceState { .. })), "{refused:?}");
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
 
     // None of that is in the way of the next.
-    assert!(vm.capture(somewhere(), Box::new(|| Ok(()))).await.unwrap().pause_ns > 0);
+    assert!(vm.capture(Some(somewhere()), Cuts::new(), Box::new(|_| Ok(()))).await.unwrap().pause_ns > 0);
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
     vm.quit().await.unwrap();
 }
@@ -44,12 +44,12 @@ async fn a_caller_who_gives_up_leaves_the_guest_running_once_the_copy_has_ended(
     let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
     let (begun, has_begun) = mpsc::channel();
     let (end, may_end) = mpsc::channel::<()>();
-    let held = Box::new(move || {
+    let held = Box::new(move |_| {
         begun.send(()).unwrap();
         may_end.recv().map_err(io::Error::other)
     });
     tokio::select! {
-        _ = vm.capture(somewhere(), held) => panic!("it can't have ended"),
+        _ = vm.capture(Some(somewhere()), Cuts::new(), held) => panic!("it can't have ended"),
         _ = tokio::task::spawn_blocking(move || has_begun.recv().unwrap()) => {}
     }
     assert_eq!(vm.state().await.unwrap(), VmState::Paused, "somebody is still copying");
@@ -68,11 +68,11 @@ fn a_daemon_that_ends_during_a_capture_lets_the_guest_go_on() {
     let daemon = tokio::runtime::Runtime::new().unwrap();
     let vm = daemon.block_on(qemu().boot(&machine)).unwrap();
     daemon.spawn(async move {
-        let held = Box::new(move || {
+        let held = Box::new(move |_| {
             begun.send(()).unwrap();
             may_end.recv_timeout(Duration::from_secs(600)).map_err(io::Error::other)
         });
-        vm.capture(somewhere(), held).await
+        vm.capture(Some(somewhere()), Cuts::new(), held).await
     });
     has_begun.recv().unwrap();
     daemon.shutdown_background();
@@ -98,11 +98,11 @@ async fn nobody_pauses_or_resumes_during_a_capture() {
     let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
     let (begun, has_begun) = mpsc::channel();
     let (end, may_end) = mpsc::channel::<()>();
-    let held = Box::new(move || {
+    let held = Box::new(move |_| {
         begun.send(()).unwrap();
         may_end.recv().map_err(io::Error::other)
     });
-    let capture = vm.capture(somewhere(), held);
+    let capture = vm.capture(Some(somewhere()), Cuts::new(), held);
     let resume = async {
         tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
         let resumed = tokio::time::timeout(Duration::from_millis(200), vm.resume()).await;
@@ -120,11 +120,11 @@ async fn a_process_killed_during_a_capture_is_said_to_be_gone() {
     let fixture = Fixture::new();
     let vm = qemu().boot(&fixture.machine(1)).await.unwrap();
     let pid = vm.pid();
-    let kill = Box::new(move || {
+    let kill = Box::new(move |_| {
         sigkill(pid);
         Ok(())
     });
-    let error = vm.capture(somewhere(), kill).await.unwrap_err();
+    let error = vm.capture(Some(somewhere()), Cuts::new(), kill).await.unwrap_err();
     assert!(matches!(&error, Error::NotResumed { source, .. } if source.kind() == ErrorKind::Gone), "{error:?}");
     until_state(&*vm, VmState::Gone).await;
     vm.quit().await.unwrap();
@@ -137,16 +137,16 @@ async fn a_device_state_cut_short_is_refused_with_the_reason_and_leaves_nothing(
     let vm = qemu.boot(&original).await.unwrap();
     let state_path = fixture.path().join("state");
     let (from, to) = (original.ram_path.clone(), other.ram_path.clone());
-    let copy_ram = Box::new(move || {
+    let copy_ram = Box::new(move |_| {
         copy(&from, &to);
         Ok(())
     });
-    vm.capture(File::create(&state_path).unwrap(), copy_ram).await.unwrap();
+    vm.capture(Some(File::create(&state_path).unwrap()), Cuts::new(), copy_ram).await.unwrap();
     let whole = fs::read(&state_path).unwrap();
 
     for kept in [0, 1000, whole.len() / 2] {
         fs::write(&state_path, &whole[..kept]).unwrap();
-        let error = qemu.restore(&other, File::open(&state_path).unwrap()).await.map(drop).unwrap_err();
+        let error = qemu.restore(&other, Some(File::open(&state_path).unwrap())).await.map(drop).unwrap_err();
         match &error {
             Error::Gone { log, .. } => assert!(log.contains("load of migration failed"), "{kept}: {error}"),
             Error::DeviceState { reason, .. } => assert!(!reason.is_empty()),
@@ -159,7 +159,7 @@ async fn a_device_state_cut_short_is_refused_with_the_reason_and_leaves_nothing(
 
     // The same machine restores once the state is whole.
     fs::write(&state_path, &whole).unwrap();
-    let restored = qemu.restore(&other, File::open(&state_path).unwrap()).await.unwrap();
+    let restored = qemu.restore(&other, Some(File::open(&state_path).unwrap())).await.unwrap();
     assert_eq!(restored.state().await.unwrap(), VmState::Paused);
     assert!(exists(restored.pid()) && exists(vm.pid()));
     restored.quit().await.unwrap();

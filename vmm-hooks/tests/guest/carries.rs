@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use form_vmm_hooks::{VmState, Vmm};
+use form_vmm_hooks::{Cuts, VmState, Vmm};
 use tokio::task::block_in_place;
 
 use crate::console::Console;
@@ -30,8 +30,9 @@ async fn a_restored_guest_goes_on_where_the_captured_one_was() {
     let state_path = fixture.path().join("state");
     let (from, to) = (original.clone(), other.clone());
     let captured = vm.capture(
-        File::create(&state_path).unwrap(),
-        Box::new(move || {
+        Some(File::create(&state_path).unwrap()),
+        Cuts::new(),
+        Box::new(move |_| {
             copy(&from.ram_path, &to.ram_path);
             copy(&from.disks[0].path, &to.disks[0].path);
             Ok(())
@@ -51,7 +52,7 @@ async fn a_restored_guest_goes_on_where_the_captured_one_was() {
     });
 
     // The copy stands where it was captured, with its link down, until it is told otherwise.
-    let copied = qemu.restore(&other, File::open(&state_path).unwrap()).await.unwrap();
+    let copied = qemu.restore(&other, Some(File::open(&state_path).unwrap())).await.unwrap();
     assert_ne!(copied.pid(), vm.pid());
     assert_eq!(copied.state().await.unwrap(), VmState::Paused);
     vm.quit().await.unwrap();
@@ -72,7 +73,7 @@ async fn a_restored_guest_goes_on_where_the_captured_one_was() {
     block_in_place(|| console.run("while [ $(cat /sys/class/net/eth0/carrier) = 0 ]; do sleep 0.1; done"));
 
     // And once more, from the copy: a restored guest can be captured too.
-    copied.capture(File::create(&state_path).unwrap(), Box::new(|| Ok(()))).await.unwrap();
+    copied.capture(Some(File::create(&state_path).unwrap()), Cuts::new(), Box::new(|_| Ok(()))).await.unwrap();
     block_in_place(|| assert_eq!(console.run("echo $word; sync; echo $?"), "kept\n0"));
     copied.quit().await.unwrap();
 }

@@ -62,6 +62,7 @@ impl Fixture {
             mac: format!("52:54:00:aa:bb:{number:02x}"),
             generation_id: format!("00000000-0000-4000-9000-{number:012}"),
             link_up: true,
+            commands: Default::default(),
         }
     }
 }

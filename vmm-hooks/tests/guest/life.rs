@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use form_vmm_hooks::{Error, ErrorKind, Qemu, QemuConfig, VmState, Vmm};
+use form_vmm_hooks::{Cuts, Error, ErrorKind, Qemu, QemuConfig, VmState, Vmm};
 
 use crate::fixture::{Fixture, exists, files, qemu, sigkill, until_state, zombies};
 
@@ -21,7 +21,7 @@ async fn a_process_outlives_its_handle_and_is_found_again() {
     vm.pause().await.unwrap();
     vm.pause().await.unwrap();
     assert_eq!(vm.state().await.unwrap(), VmState::Paused);
-    let refused = vm.capture(tempfile::tempfile().unwrap(), Box::new(|| Ok(()))).await.unwrap_err();
+    let refused = vm.capture(Some(tempfile::tempfile().unwrap()), Cuts::new(), Box::new(|_| Ok(()))).await.unwrap_err();
     assert!(matches!(refused, Error::WrongState { .. }));
     drop(vm);
 
@@ -120,7 +120,7 @@ async fn what_is_missing_is_named_before_anything_starts() {
     let other_size = fixture.machine(2);
     File::create(&other_size.ram_path).unwrap().set_len(1 << 20).unwrap();
     let state = tempfile::tempfile().unwrap();
-    let error = qemu().restore(&other_size, state).await.map(drop).unwrap_err();
+    let error = qemu().restore(&other_size, Some(state)).await.map(drop).unwrap_err();
     assert!(matches!(error, Error::Machine { field: "memory_bytes", .. }), "{error:?}");
     assert!(!other_size.dir.exists());
 }

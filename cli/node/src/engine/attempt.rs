@@ -11,6 +11,7 @@ use form_transport::{NodeId, PeerAddr, SocketBytes};
 use super::again::Again;
 use super::capture::Capture;
 use super::events::EventLog;
+use super::hints::Hints;
 use super::peer::Fit;
 use crate::api::types::{CommitSummary, TargetSummary};
 use crate::auth::{Address, SignedRequest};
@@ -46,6 +47,10 @@ pub(crate) struct Attempt {
     pub(crate) timeout: Duration,
     pub(crate) events: EventLog,
     pub(crate) capture: OnceLock<Capture>,
+    /// Set when the capture begins to record.
+    pub(crate) hints: OnceLock<Hints>,
+    /// What they recorded has been given its end.
+    pub(crate) hints_settled: AtomicBool,
     /// Held while the source is captured: what a capture makes can be removed only when it has ended.
     pub(crate) capturing: tokio::sync::Mutex<()>,
     /// The outcome is known.
@@ -95,6 +100,8 @@ impl Attempt {
             timeout,
             events: EventLog::new(),
             capture: OnceLock::new(),
+            hints: OnceLock::new(),
+            hints_settled: AtomicBool::new(false),
             capturing: tokio::sync::Mutex::default(),
             decided: AtomicBool::new(false),
             unanswered: Again::default(),

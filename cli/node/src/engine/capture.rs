@@ -15,12 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use form_delta::{Extent, Hash, Image, Manifest};
 use form_proto::CommitId;
 use form_transport::{Artifact, ArtifactKind, COMMIT_VERSION, Commit};
-use form_vmm_hooks::ErrorKind;
+use form_vmm_hooks::{ErrorKind, Vm};
 
 use super::attempt::Attempt;
 use super::bases;
 use super::build::{chain, delta};
 use super::encode::{self, Encodings};
+use super::hints::{self, Hints};
 use super::instance::{DEVICE, LocalInstance, MEMORY, file_name};
 use super::layout::create_file;
 use super::lifecycle::vmm_error;
@@ -56,13 +57,20 @@ struct Paused {
     shadows: Vec<Shadow>,
     read_bytes: u64,
     written_bytes: u64,
+    /// Disks of which a hint was wrong.
+    lied: Vec<String>,
 }
 
 /// Captures the source of an attempt and encodes it for its targets.
 pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<CommitId, ApiError> {
     let _capturing = attempt.capturing.lock().await;
     let source = node.local(&attempt.record.source_instance)?;
-    let bases = parent_roots(node, attempt.record.parent.as_deref()).await?;
+    let (bases, base_attempt) = parent_roots(node, attempt.record.parent.as_deref()).await?;
+    let hints = attempt.hints.get_or_init(|| Hints::new(attempt.hex(), &source, &bases, base_attempt.as_deref()));
+    let vm = node.vms.current(&source.instance_id).ok_or_else(|| {
+        ApiError::new(ErrorCode::WrongState, format!("{} is not running", source.name))
+            .remedy("start it, then commit again")
+    })?;
     let staging = node.layout.staging(attempt.id, &source.instance_id);
 
     reserve_source(node, attempt.hex(), &source)?;
@@ -71,12 +79,14 @@ pub(crate) async fn capture(node: &Arc<Node>, attempt: &Arc<Attempt>) -> Result<
     attempt.enter("warm");
     let shadows = {
         let (layout, source, staging, bases) = (node.layout.clone(), source.clone(), staging.clone(), bases.clone());
-        blocking("make the shadows", move || shadow::warm(&layout, &source, &staging, &bases)).await?
+        let (hints, written) = (hints.clone(), vm.cut(&hints.warm_cuts()).await);
+        let warm = move || shadow::warm(&layout, &source, &staging, &bases, (&hints, &written));
+        blocking("make the shadows", warm).await?
     };
     attempt.summary().warm_rounds = shadows.rounds;
     goes_on(attempt)?;
     attempt.enter("pause");
-    let shadows = pause(node, attempt, &source, &staging, shadows.shadows).await?;
+    let shadows = pause(node, attempt, &*vm, &source, &staging, shadows.shadows).await?;
 
     attempt.enter("diff");
     let frozen = freeze(node, &source, &staging, &bases, shadows).await?;
@@ -133,45 +143,48 @@ fn goes_on(attempt: &Attempt) -> Result<(), ApiError> {
     }
 }
 
-/// The roots that a commit has, by artifact.
-pub(crate) async fn parent_roots(node: &Node, parent: Option<&str>) -> Result<BTreeMap<String, Hash>, ApiError> {
-    let Some(parent) = parent else { return Ok(BTreeMap::new()) };
-    let Some(record) = node.store.commit_record(parent).await? else { return Ok(BTreeMap::new()) };
+/// The roots that a commit has, by artifact, and the attempt that made it.
+pub(crate) async fn parent_roots(
+    node: &Node,
+    parent: Option<&str>,
+) -> Result<(BTreeMap<String, Hash>, Option<String>), ApiError> {
+    let Some(parent) = parent else { return Ok(Default::default()) };
+    let Some(record) = node.store.commit_record(parent).await? else { return Ok(Default::default()) };
     let commit = Commit::decode(&record.bytes).map_err(|e| ApiError::internal("read the parent commit", chain(&e)))?;
-    Ok(commit.artifacts.into_iter().map(|a| (a.name, a.root)).collect())
+    Ok((commit.artifacts.into_iter().map(|a| (a.name, a.root)).collect(), Some(record.attempt_id)))
 }
 
 async fn pause(
     node: &Arc<Node>,
     attempt: &Attempt,
+    vm: &dyn Vm,
     source: &LocalInstance,
     staging: &Path,
     shadows: Vec<Shadow>,
 ) -> Result<Vec<Shadow>, ApiError> {
-    let vm = node.vms.current(&source.instance_id).ok_or_else(|| {
-        ApiError::new(ErrorCode::WrongState, format!("{} is not running", source.name))
-            .remedy("start it, then commit again")
-    })?;
+    let cuts = attempt.hints.get().map(Hints::pause_cuts).unwrap_or_default();
     let device = staging.join(file_name(DEVICE));
-    let state_out = create_file(&device).map_err(|e| ApiError::io("make", &device, &e))?;
-    let paused = Arc::new(Mutex::new(Paused { shadows, read_bytes: 0, written_bytes: 0 }));
+    let state_out = source.has_device().then(|| create_file(&device).map_err(|e| ApiError::io("make", &device, &e)));
+    let state_out = state_out.transpose()?;
+    let paused = Arc::new(Mutex::new(Paused { shadows, read_bytes: 0, written_bytes: 0, lied: Vec::new() }));
     let copy = Box::new({
         let paused = Arc::clone(&paused);
-        move || {
+        move |written| {
             let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
-            let Paused { shadows, read_bytes, written_bytes } = &mut *paused;
+            let Paused { shadows, read_bytes, written_bytes, lied } = &mut *paused;
             for shadow in shadows {
-                let done = shadow.follow().map_err(|e| {
+                let (done, wrong) = shadow.follow_hint(&written).map_err(|e| {
                     std::io::Error::other(format!("{}: {}", shadow.artifact, e.cause.unwrap_or(e.message)))
                 })?;
                 *read_bytes += done.bytes_read;
                 *written_bytes += done.bytes_written;
                 shadow.wrote(done.changed);
+                lied.extend(wrong.then(|| shadow.artifact.clone()));
             }
             Ok(())
         }
     });
-    let captured = match vm.capture(state_out, copy).await {
+    let captured = match vm.capture(state_out, cuts, copy).await {
         Ok(captured) => captured,
         // Whatever becomes of the commit, the guest is to run.
         Err(error) if error.kind() == ErrorKind::StillPaused && vm.resume().await.is_ok() => {
@@ -184,6 +197,7 @@ async fn pause(
         }
     };
     let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
+    hints::disbelieve(node, &source.instance_id, std::mem::take(&mut paused.lied))?;
     let mut summary = attempt.summary();
     summary.pause_ns = captured.pause_ns;
     let parts = [("stop", captured.stop_ns), ("device state", captured.state_ns), ("copy", captured.copy_ns)];
@@ -209,7 +223,7 @@ async fn freeze(
         let base = base_root.and_then(|root| bases::open(&layout, &cluster, root));
         device_state(&in_staging, base)
     });
-    let mut frozen = vec![device.await?];
+    let mut frozen = if source.has_device() { vec![device.await?] } else { Vec::new() };
     let tasks = shadows.into_iter().map(|shadow| {
         let staging = staging.to_owned();
         blocking("find what changed", move || {

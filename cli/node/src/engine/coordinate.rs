@@ -12,7 +12,7 @@ use super::attempt::Attempt;
 use super::driver::Input;
 use super::limits::LEASE_LEFT_MIN;
 use super::participate::{self, Work};
-use super::{Node, capture, layout, offer, preflight};
+use super::{Node, capture, hints, layout, offer, preflight};
 use crate::api::types::AttemptEvent;
 use crate::error::{ApiError, ErrorCode};
 use crate::store;
@@ -167,7 +167,7 @@ fn entered(node: &Arc<Node>, attempt: &Arc<Attempt>, phase: Phase) {
                 }
             }
             attempt.decided.store(true, Ordering::Release);
-            tokio::spawn(free_source(Arc::clone(node), Arc::clone(attempt)));
+            tokio::spawn(free_source(Arc::clone(node), Arc::clone(attempt), outcome));
         }
         Phase::Settled(outcome) => {
             attempt.leave();
@@ -178,13 +178,15 @@ fn entered(node: &Arc<Node>, attempt: &Arc<Attempt>, phase: Phase) {
 
 /// Once it is decided, the source's own participant stands for the source: it is not held until the last target, which
 /// may be gone for good, has acknowledged.
-async fn free_source(node: Arc<Node>, attempt: Arc<Attempt>) {
+async fn free_source(node: Arc<Node>, attempt: Arc<Attempt>, outcome: Outcome) {
     let _captured = attempt.capturing.lock().await;
+    hints::settle(&node, &attempt, outcome).await;
     node.committed(&attempt.record.source_instance, attempt.id);
 }
 
 async fn settled(node: Arc<Node>, attempt: Arc<Attempt>, outcome: Outcome) {
     let _captured = attempt.capturing.lock().await;
+    hints::settle(&node, &attempt, outcome).await;
     node.committed(&attempt.record.source_instance, attempt.id);
     node.withdraw(attempt.id.0);
     if outcome == Outcome::Aborted {

@@ -211,7 +211,7 @@ impl Core for Engine {
 
     async fn view(&self) -> Result<NodeView, ApiError> {
         let node = &self.node;
-        let (vmm, vmm_error) = match node.vmm.host().await {
+        let (vmm, vmm_error) = match node.vmms.qemu.host().await {
             Ok(facts) => (Some(vmm_view(&facts)), None),
             Err(error) => (None, Some(vmm_error(error).to_string())),
         };
@@ -275,6 +275,9 @@ impl Core for Engine {
 
     async fn console(&self, instance_id: &str) -> Result<PathBuf, ApiError> {
         let local = self.node.local(instance_id)?;
+        if !local.has_device() {
+            return Err(ApiError::new(ErrorCode::Unsupported, format!("{} is only files: no console", local.name)));
+        }
         let vm = self.node.vms.current(instance_id).ok_or_else(|| {
             ApiError::new(ErrorCode::WrongState, format!("{} is not running", local.name))
                 .remedy(format!("start it: form manage start --name {}", local.name))

@@ -53,6 +53,16 @@ impl Layout {
         self.instance(instance).join(live)
     }
 
+    /// The programs that the commands of machines of files may run; whoever operates the node puts them there.
+    pub(crate) fn commands(&self) -> PathBuf {
+        self.root.join("commands")
+    }
+
+    /// A link for each running machine of files, of its name, to where its files are.
+    pub(crate) fn live_links(&self) -> PathBuf {
+        self.root.join("live")
+    }
+
     pub(crate) fn staging_root(&self) -> PathBuf {
         self.root.join("staging")
     }

@@ -5,13 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use form_vmm_hooks::{Vm, VmState};
 
-use super::instance::{LocalInstance, file_name, mac_of};
+use super::instance::{LocalInstance, MEMORY, file_name, mac_of};
 use super::layout::{make_dir, remove_dir};
 use super::preflight::vmm_view;
 use super::{Node, blocking, recover};
 use crate::auth::Address;
 use crate::error::{ApiError, ErrorCode};
-use crate::spec::{InstanceSpec, path_of};
+use crate::spec::{InstanceSpec, QemuSpec, VmmSpec, path_of};
 use crate::store::{CreateInstance, DeleteInstance, InstanceRecord, InstanceStatus};
 
 /// The directory of an instance's first VM.
@@ -27,12 +27,13 @@ pub(crate) async fn create(
     let private = node.private_dirs();
     spec.check_boot_files(&private)?;
     let templates = spec.check_disk_templates(&private)?;
-    node.vmm.host().await.map_err(vmm_error)?;
     let (instance_id, cluster_id) = (random_id()?, random_id()?);
     let local = local(&instance_id, name, &cluster_id, owner, spec);
+    node.vmms.of(&local).host().await.map_err(vmm_error)?;
     let dir = node.layout.live(&instance_id, &local.live);
-    let disks = local.spec.disks.iter().zip(templates);
-    let copies: Vec<_> = disks.map(|(d, template)| (d.name.clone(), template, dir.join(file_name(&d.name)))).collect();
+    let disks = local.spec.disks.iter().map(|disk| disk.name.as_str());
+    let names = disks.chain(local.spec.memory_template().map(|_| MEMORY)).zip(templates);
+    let copies: Vec<_> = names.map(|(name, template)| (name.to_owned(), template, dir.join(file_name(name)))).collect();
     let made = blocking("copy the disks", {
         let dir = dir.clone();
         move || {
@@ -94,10 +95,14 @@ pub(crate) fn local(
         name: name.to_owned(),
         cluster_id: cluster_id.to_owned(),
         owner,
-        mac: spec.mac.clone().unwrap_or_else(|| mac_of(instance_id)),
+        mac: match &spec.vmm {
+            VmmSpec::Qemu(QemuSpec { mac: Some(mac), .. }) => mac.clone(),
+            _ => mac_of(instance_id),
+        },
         spec,
         live: FIRST_LIVE.to_owned(),
         vmm: None,
+        disbelieved: Default::default(),
     }
 }
 
@@ -136,9 +141,9 @@ async fn vm_of(node: &Arc<Node>, local: &LocalInstance) -> Result<Option<Arc<dyn
 }
 
 async fn boot(node: &Arc<Node>, local: &LocalInstance) -> Result<(), ApiError> {
-    let facts = vmm_view(&node.vmm.host().await.map_err(vmm_error)?);
+    let facts = vmm_view(&node.vmms.of(local).host().await.map_err(vmm_error)?);
     node.db.put_instance(&LocalInstance { vmm: Some(facts), ..local.clone() })?;
-    let vm = node.vmm.boot(&local.machine(&node.layout, &local.live, true)).await.map_err(vmm_error)?;
+    let vm = node.vmms.of(local).boot(&local.machine(&node.layout, &local.live, true)).await.map_err(vmm_error)?;
     node.vms.change(&local.instance_id, |slot| slot.current = Some(vm));
     Ok(())
 }
@@ -227,9 +232,10 @@ pub(crate) fn vmm_error(error: form_vmm_hooks::Error) -> ApiError {
     if let Some(source) = std::error::Error::source(&error) {
         told = told.cause(super::build::chain(source));
     }
-    if code == ErrorCode::MissingDependency && told.remedy.is_none() {
-        told = told
-            .remedy("install QEMU (Debian: apt-get install qemu-system-x86), or name it: form node init --qemu PATH");
+    match error {
+        form_vmm_hooks::Error::File { .. } => told.remedy("put the file there, one that the node may open or run"),
+        _ if code == ErrorCode::MissingDependency => told
+            .remedy("install QEMU (Debian: apt-get install qemu-system-x86), or name it: form node init --qemu PATH"),
+        _ => told,
     }
-    told
 }

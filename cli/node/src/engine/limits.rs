@@ -9,6 +9,8 @@ pub(crate) const DEVICE_STATE_BYTES_MAX: u64 = 64 << 20;
 pub(crate) const fn frames_len_bytes_max(image_len_bytes: u64) -> u64 {
     image_len_bytes.saturating_add(image_len_bytes / 16).saturating_add(1 << 20)
 }
+/// Blocks of each disk that a commit compares although a hint calls them unchanged; they are read during the pause.
+pub(crate) const SAMPLED_BLOCKS: usize = 256;
 /// Room that staging leaves free for journals, logs and everybody else, in bytes.
 pub(crate) const FREE_BYTES_MIN: u64 = 64 << 20;
 

@@ -50,7 +50,7 @@ impl LiveCopy {
                 (File::open(&self.to).map_err(|e| ApiError::io("open", &self.to, &e))?, None)
             }
         };
-        if name != MEMORY {
+        if name != MEMORY || !self.local.has_device() {
             // A host that is lost after the commit boots from this disk; its memory is gone with it in any case.
             file.sync_all().map_err(|e| ApiError::io("sync", &self.to, &e))?;
         }

@@ -16,6 +16,7 @@ mod db;
 mod driver;
 mod encode;
 mod events;
+mod hints;
 mod instance;
 mod layout;
 mod lifecycle;

@@ -9,7 +9,6 @@ use std::time::Instant;
 use form_delta::{FrameIndex, Hash};
 use form_proto::{AttemptId, Millis};
 use form_transport::{NodeId, NodeKey, PeerAddr, Transport};
-use form_vmm_hooks::Vmm;
 use tokio::sync::{Notify, mpsc};
 
 use super::again::Again;
@@ -21,7 +20,7 @@ use super::layout::Layout;
 use super::participate::Work;
 use super::seed::Leftover;
 use super::space::Space;
-use super::vms::Vms;
+use super::vms::{Vmms, Vms};
 use crate::config::NodeConfig;
 use crate::error::{ApiError, ErrorCode};
 use crate::store::Store;
@@ -49,7 +48,7 @@ pub(crate) struct Node {
     pub(crate) key: NodeKey,
     pub(crate) store: Store,
     pub(crate) db: NodeDb,
-    pub(crate) vmm: Arc<dyn Vmm>,
+    pub(crate) vmms: Vmms,
     pub(crate) vms: Vms,
     pub(crate) engine: form_delta::Engine,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
@@ -81,7 +80,7 @@ pub(crate) struct Parts {
     pub(crate) key: NodeKey,
     pub(crate) store: Store,
     pub(crate) db: NodeDb,
-    pub(crate) vmm: Arc<dyn Vmm>,
+    pub(crate) vmms: Vmms,
     pub(crate) engine: form_delta::Engine,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
 }
@@ -101,14 +100,14 @@ fn set(map: &Mutex<HashMap<String, AttemptId>>, instance: &str, attempt: Option<
 
 impl Node {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { layout, config, key, store, db, vmm, engine, inputs } = parts;
+        let Parts { layout, config, key, store, db, vmms, engine, inputs } = parts;
         Self {
             layout,
             config,
             key,
             store,
             db,
-            vmm,
+            vmms,
             vms: Vms::default(),
             engine,
             inputs,

@@ -105,7 +105,7 @@ pub(crate) async fn check(
     let own = record.participants.iter().find(|p| p.instance_id == local.instance_id);
     let generation = node.store.instance(&local.instance_id).await?.map(|i| i.lifecycle_generation);
     let parent = record.parent.as_deref().map(commit_hash).transpose()?;
-    let vmm = facts_text(&vmm_view(&node.vmm.host().await.map_err(lifecycle::vmm_error)?))?;
+    let vmm = facts_text(&vmm_view(&node.vmms.of(local).host().await.map_err(lifecycle::vmm_error)?))?;
     for (holds, what) in [
         (hex::encode(recovered.request_hash()) == record.request_hash, "another request began this attempt"),
         (record.epoch == work.epoch.0, "the attempt has another epoch"),
@@ -169,21 +169,18 @@ fn wanted(request: &Recovered, body: &[u8], local: &LocalInstance, commit: &Comm
 /// The artifacts are those of this machine, and of its sizes: nothing a peer says makes us allocate more.
 fn fits_machine(node: &Node, local: &LocalInstance, commit: &Commit) -> Result<(), String> {
     let live = node.layout.live(&local.instance_id, &local.live);
-    let disk_len_bytes = |name: &str| std::fs::metadata(live.join(file_name(name))).ok().map(|disk| disk.len());
+    let len_bytes = |name: &str| std::fs::metadata(live.join(file_name(name))).ok().map(|image| image.len());
+    let own = local.artifacts();
     for artifact in &commit.artifacts {
-        let known = match artifact.kind {
-            ArtifactKind::Memory => artifact.image_len_bytes == local.spec.memory_bytes,
+        let of_its_size = match artifact.kind {
             ArtifactKind::DeviceState => artifact.image_len_bytes <= DEVICE_STATE_BYTES_MAX,
-            ArtifactKind::Disk => {
-                local.spec.disks.iter().any(|d| d.name == artifact.name)
-                    && disk_len_bytes(&artifact.name) == Some(artifact.image_len_bytes)
-            }
+            ArtifactKind::Memory | ArtifactKind::Disk => len_bytes(&artifact.name) == Some(artifact.image_len_bytes),
         };
-        if !known {
+        if !of_its_size || !own.iter().any(|(name, kind)| *name == artifact.name && *kind == artifact.kind) {
             return Err(format!("this machine has no {} of {} bytes", artifact.name, artifact.image_len_bytes));
         }
     }
-    if commit.artifacts.len() != local.spec.disks.len() + 2 {
+    if commit.artifacts.len() != own.len() {
         return Err("it does not hold all artifacts of this machine".into());
     }
     Ok(())

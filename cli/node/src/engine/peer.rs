@@ -31,9 +31,8 @@ pub(crate) struct Preflight {
     pub(crate) cluster: String,
     pub(crate) instance: String,
     pub(crate) vmm: VmmView,
-    pub(crate) memory_bytes: u64,
-    /// By name.
-    pub(crate) disk_bytes: BTreeMap<String, u64>,
+    /// Length of its memory and its disks, by name.
+    pub(crate) image_bytes: BTreeMap<String, u64>,
     /// What the source's images take now, all of them.
     pub(crate) allocated_bytes: u64,
 }

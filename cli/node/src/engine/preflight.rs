@@ -9,7 +9,7 @@ use form_vmm_hooks::{HostFacts, VmState};
 
 use super::attempt::Attempt;
 use super::build::chain;
-use super::instance::{LocalInstance, MEMORY, file_name};
+use super::instance::{LocalInstance, file_name};
 use super::limits::FREE_BYTES_MIN;
 use super::peer::{Answer, Fit, Preflight, Question};
 use super::{Node, bases, lifecycle, standby};
@@ -20,14 +20,13 @@ use crate::error::{ApiError, ErrorCode};
 pub(crate) async fn ask(node: &Arc<Node>, attempt: &Attempt, member: Member) -> Result<(), ApiError> {
     let target = attempt.member(member).ok_or_else(|| ApiError::internal("ask a target", "no such member"))?;
     let source = node.local(&attempt.record.source_instance)?;
-    let (disk_bytes, allocated_bytes) = images(node, &source)?;
+    let (image_bytes, allocated_bytes) = images(node, &source)?;
     let question = Question::Preflight(Preflight {
         attempt: attempt.hex().to_owned(),
         cluster: source.cluster_id.clone(),
         instance: target.instance_id.clone(),
         vmm: process_facts(node, &source).await?,
-        memory_bytes: source.spec.memory_bytes,
-        disk_bytes,
+        image_bytes,
         allocated_bytes,
     });
     let answer = super::serve::ask(node, &target.peer, &question).await.map_err(|error| ApiError {
@@ -65,20 +64,20 @@ pub(crate) async fn answer(node: &Arc<Node>, ask: &Preflight) -> Result<Fit, Api
         return Err(ApiError::new(ErrorCode::WrongState, format!("target {name} is not running"))
             .remedy(format!("start it: form manage start --name {name}")));
     }
-    let mine = vmm_view(&node.vmm.host().await.map_err(lifecycle::vmm_error)?);
+    let mine = vmm_view(&node.vmms.of(&local).host().await.map_err(lifecycle::vmm_error)?);
     if mine != ask.vmm {
         return Err(unfit(format!("target {name} has another VMM or CPU model than the source"))
             .cause(format!("source: {}; target: {}", words(&ask.vmm), words(&mine)))
             .remedy("install the same QEMU on both hosts, and run both with KVM on like CPUs or both without"));
     }
     let live = node.layout.live(&local.instance_id, &local.live);
-    for (disk, len) in &ask.disk_bytes {
-        if allocated(&live.join(file_name(disk)))?.0 != *len {
-            return Err(unfit(format!("disk {disk} of target {name} is not of the source's size")));
-        }
+    if !local.images().iter().eq(ask.image_bytes.keys()) {
+        return Err(unfit(format!("target {name} has not the same disks as the source")));
     }
-    if local.spec.memory_bytes != ask.memory_bytes || local.spec.disks.len() != ask.disk_bytes.len() {
-        return Err(unfit(format!("target {name} has another memory size or other disks than the source")));
+    for (image, len) in &ask.image_bytes {
+        if allocated(&live.join(file_name(image)))?.0 != *len {
+            return Err(unfit(format!("{image} of target {name} is not of the source's size")));
+        }
     }
     // The verified images, and the copies of them that will run; a reflink makes it less, never more.
     reserve(node, &ask.attempt, &local, ask.allocated_bytes.saturating_mul(2), "target")?;
@@ -108,17 +107,16 @@ fn reserve(node: &Node, attempt: &str, local: &LocalInstance, bytes: u64, role: 
     })
 }
 
-/// Length of each disk by name, and what all images of an instance take now.
+/// Length of each image of an instance by name, and what all of them take now.
 fn images(node: &Node, local: &LocalInstance) -> Result<(BTreeMap<String, u64>, u64), ApiError> {
     let live = node.layout.live(&local.instance_id, &local.live);
-    let mut disk_bytes = BTreeMap::new();
-    let mut allocated_bytes = allocated(&live.join(file_name(MEMORY)))?.1;
-    for disk in &local.spec.disks {
-        let (len, allocated) = allocated(&live.join(file_name(&disk.name)))?;
-        disk_bytes.insert(disk.name.clone(), len);
+    let (mut image_bytes, mut allocated_bytes) = (BTreeMap::new(), 0);
+    for image in local.images() {
+        let (len, allocated) = allocated(&live.join(file_name(&image)))?;
+        image_bytes.insert(image, len);
         allocated_bytes += allocated;
     }
-    Ok((disk_bytes, allocated_bytes))
+    Ok((image_bytes, allocated_bytes))
 }
 
 /// Length and allocated bytes of a file.
@@ -142,7 +140,7 @@ pub(crate) fn vmm_view(facts: &HostFacts) -> VmmView {
 pub(crate) async fn process_facts(node: &Node, local: &LocalInstance) -> Result<VmmView, ApiError> {
     match &local.vmm {
         Some(facts) => Ok(facts.clone()),
-        None => Ok(vmm_view(&node.vmm.host().await.map_err(lifecycle::vmm_error)?)),
+        None => Ok(vmm_view(&node.vmms.of(local).host().await.map_err(lifecycle::vmm_error)?)),
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
                 tracing::info!(instance, ?step, attempt = hex::encode(work.attempt.0), "taken up again");
                 let name = target::live_name(work.attempt);
                 if let Some(local) = local.filter(|l| l.live != name) {
-                    match node.vmm.adopt(&local.machine(&node.layout, &name, false)).await {
+                    match node.vmms.of(&local).adopt(&local.machine(&node.layout, &name, false)).await {
                         Ok(incoming) => node.vms.change(&instance, |slot| slot.incoming = incoming),
                         // Whoever goes on with the attempt asks for it again.
                         Err(error) => tracing::error!(instance, error = chain(&error), "its new VM can't be talked to"),
@@ -103,7 +103,7 @@ pub(crate) async fn adopt(
     free: bool,
 ) -> Result<Option<Arc<dyn Vm>>, ApiError> {
     let machine = local.machine(&node.layout, &local.live, true);
-    let Some(vm) = node.vmm.adopt(&machine).await.map_err(vmm_error)? else { return Ok(None) };
+    let Some(vm) = node.vmms.of(local).adopt(&machine).await.map_err(vmm_error)? else { return Ok(None) };
     tracing::info!(instance = local.name, pid = vm.pid(), "adopted");
     if free {
         let resumed = match vm.state().await {
@@ -140,7 +140,7 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &Has
             }
             // A VM of an attempt that was undone may still be there.
             let dir = node.layout.live(&local.instance_id, &name);
-            let ended = match node.vmm.adopt(&local.machine(&node.layout, &name, false)).await {
+            let ended = match node.vmms.of(&local).adopt(&local.machine(&node.layout, &name, false)).await {
                 Ok(Some(vm)) => vm.quit().await,
                 other => other.map(drop),
             };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use form_transport::{NodeKey, Transport};
-use form_vmm_hooks::{Accel, Qemu, QemuConfig, Vmm};
+use form_vmm_hooks::{Accel, Files, FilesConfig, Qemu, QemuConfig, Vmm};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use super::layout::{Layout, make_dir};
 use super::limits::SHUTDOWN_GRACE;
 use super::node::{Node, Parts};
 use super::serve::Peers;
+use super::vms::Vmms;
 use super::{driver, lifecycle, recover, standby};
 use crate::config::NodeConfig;
 use crate::core::Core;
@@ -62,6 +63,7 @@ pub async fn init(options: &InitOptions) -> Result<Initialised, ApiError> {
     }
     let store = Store::open(&options.store).await?;
     make_dir(layout.root())
+        .and_then(|()| make_dir(&layout.commands()))
         .and_then(|()| std::fs::set_permissions(layout.root(), std::fs::Permissions::from_mode(0o700)))
         .map_err(|e| ApiError::io("make", layout.root(), &e))?;
     let key = NodeKey::generate().map_err(|e| ApiError::internal("make the node's key", chain(&e)))?;
@@ -127,7 +129,7 @@ pub async fn run(data_dir: &Path, shutdown: impl Future<Output = ()> + Send + 's
     run_on(data_dir, store, vmm, shutdown).await
 }
 
-/// As [`run`], on a state store and a monitor of the caller's.
+/// As [`run`], on a state store and in place of QEMU a monitor of the caller's.
 ///
 /// # Errors
 /// As those of [`run`].
@@ -156,7 +158,9 @@ pub async fn run_on(
     let (inputs, receiver) = mpsc::unbounded_channel();
     let db = NodeDb::open(&layout.db())?;
     let quic = config.quic;
-    let node = Arc::new(Node::new(Parts { layout, config, key, store, db, vmm, engine, inputs }));
+    let files = Files::new(FilesConfig { programs: layout.commands(), links: layout.live_links() });
+    let vmms = Vmms { qemu: vmm, files: Arc::new(files) };
+    let node = Arc::new(Node::new(Parts { layout, config, key, store, db, vmms, engine, inputs }));
     // Before any peer is heard: a message must not meet a participant that does not know yet what it has promised.
     recover::recover(&node).await?;
     let peers = Arc::new(Peers { node: Arc::clone(&node), api: OnceLock::new() });

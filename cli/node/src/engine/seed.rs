@@ -4,7 +4,7 @@
 //! A cluster that has no commit yet gets its first one here, from the running instance that is joined: an attempt
 //! with the source as its only participant.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use form_transport::{ArtifactKind, Commit, NodeId};
 use sha2::{Digest, Sha256};
 
 use super::build::{Build, build, chain, delta, not_fetched};
-use super::instance::{LocalInstance, MEMORY, file_name};
+use super::instance::{LocalInstance, file_name};
 use super::layout::{make_dir, remove_dir};
 use super::lifecycle::{self, name_taken};
 use super::limits::{COMMIT_TIMEOUT, JOIN_POLL, JOIN_REQUEST_LIFE, JOIN_WAIT, SEEDING_IDLE};
@@ -25,7 +25,7 @@ use super::serve::ask;
 use super::{Node, bases, blocking, core_impl, encode, offer as offers};
 use crate::auth::{Expected, Level, SignedRequest, authorise, check_again};
 use crate::error::{ApiError, ErrorCode};
-use crate::spec::InstanceSpec;
+use crate::spec::VmmSpec;
 use crate::store::{ClusterRecord, InstanceRecord, Join, Outcome};
 
 /// A joined instance.
@@ -72,7 +72,7 @@ async fn tidy_base(node: &Arc<Node>, cluster: &str) -> Result<(), ApiError> {
     let head = node.store.cluster(cluster).await?.and_then(|c| c.head);
     // As long as the lock is held, nobody on this node gets from a newer head to its base. A head whose images are not
     // here yet leaves the base to whoever brings them.
-    let roots: Vec<_> = super::capture::parent_roots(node, head.as_deref()).await?.into_values().collect();
+    let roots: Vec<_> = super::capture::parent_roots(node, head.as_deref()).await?.0.into_values().collect();
     if roots.iter().all(|root| node.layout.base_image(cluster, *root).exists()) {
         bases::keep_only(&node.layout, cluster, roots)?;
     }
@@ -106,7 +106,7 @@ async fn try_join(
         name,
         &like.cluster_id,
         cluster.owner,
-        InstanceSpec { mac: None, ..seeding.spec.clone() },
+        seeding.spec.clone().for_sibling(),
     );
     // Ours to name: what a peer names could be anything that is being staged here.
     let own = form_proto::AttemptId(random_session()?);
@@ -190,7 +190,7 @@ async fn receive(
     if hex::encode(commit.id()) != head || commit.cluster != local.cluster_id {
         return Err(corrupt("they are of another commit than the head".into()));
     }
-    describes(&local.spec, &commit).map_err(corrupt)?;
+    describes(local, &commit).map_err(corrupt)?;
     if seeding.indexes.len() != commit.artifacts.len() {
         return Err(corrupt("not every image has its frames".into()));
     }
@@ -225,9 +225,9 @@ async fn receive(
         bases::install(&layout, &local.cluster_id, &staging, artifacts)?;
         let live = layout.live(&local.instance_id, &local.live);
         make_dir(&live).map_err(|e| ApiError::io("make", &live, &e))?;
-        for disk in commit.artifacts.iter().filter(|a| a.kind == ArtifactKind::Disk) {
-            let base = layout.base_image(&local.cluster_id, disk.root);
-            form_delta::clone_image(&base, &live.join(file_name(&disk.name))).map_err(|e| delta(&disk.name, e))?;
+        for image in commit.artifacts.iter().filter(|a| local.starts_from(a.kind)) {
+            let base = layout.base_image(&local.cluster_id, image.root);
+            form_delta::clone_image(&base, &live.join(file_name(&image.name))).map_err(|e| delta(&image.name, e))?;
         }
         Ok(())
     })
@@ -236,16 +236,18 @@ async fn receive(
     Ok(received)
 }
 
-/// A machine of that spec has the artifacts of the commit, and no others.
-fn describes(spec: &InstanceSpec, commit: &Commit) -> Result<(), String> {
-    let disks: BTreeSet<_> = spec.disks.iter().map(|d| d.name.as_str()).collect();
-    let of = |kind| commit.artifacts.iter().filter(move |a| a.kind == kind);
-    if of(ArtifactKind::Disk).map(|a| a.name.as_str()).collect::<BTreeSet<_>>() != disks {
-        return Err("the spec that came with them has other disks".into());
+/// The machine has the artifacts of the commit, and no others.
+fn describes(local: &LocalInstance, commit: &Commit) -> Result<(), String> {
+    let own = local.artifacts();
+    if !commit.artifacts.iter().map(|a| (&a.name, a.kind)).eq(own.iter().map(|(name, kind)| (name, *kind))) {
+        return Err("the spec that came with them is of a machine with other images".into());
     }
-    match of(ArtifactKind::Memory).map(|a| (a.name.as_str(), a.image_len_bytes)).collect::<Vec<_>>().as_slice() {
-        [(MEMORY, len_bytes)] if *len_bytes == spec.memory_bytes => Ok(()),
-        _ => Err("the spec that came with them has another memory".into()),
+    let memory = commit.artifacts.iter().find(|a| a.kind == ArtifactKind::Memory);
+    match (&local.spec.vmm, memory) {
+        (VmmSpec::Qemu(qemu), Some(memory)) if memory.image_len_bytes != qemu.memory_bytes => {
+            Err("the spec that came with them has another memory".into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -8,11 +8,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use form_delta::{Extent, Hash, Image, Manifest, Refreshed, normalise, refresh_shadow};
+use form_delta::{
+    Extent, Hash, Image, Manifest, Refreshed, cut_anew, normalise, refresh_extents, refresh_shadow, same_within,
+};
+use form_vmm_hooks::Written;
 
 use super::bases::{self, staged_manifest};
 use super::build::delta;
-use super::instance::{LocalInstance, MEMORY, file_name};
+use super::hints::{self, Hints};
+use super::instance::{LocalInstance, file_name};
 use super::layout::{Layout, create_file, make_dir, remove_dir, write_durably};
 use super::limits::{WARM_ROUNDS_MAX, WARM_WRITTEN_BYTES_SMALL};
 use super::standby;
@@ -30,6 +34,10 @@ pub(crate) struct Shadow {
     /// Where the copy was written when the manifest was made; with a base that is where it differs from the base.
     changed: Vec<Extent>,
     since: Vec<Extent>,
+    /// The hypervisor said where it differs from the base.
+    hinted: bool,
+    /// Blocks that no hint has named yet, to be compared all the same.
+    sample: Vec<Extent>,
 }
 
 /// A copy that does not change any more; its manifest is beside it.
@@ -56,19 +64,33 @@ pub(crate) fn warm(
     source: &LocalInstance,
     staging: &Path,
     bases: &BTreeMap<String, Hash>,
+    (hints, written): (&Hints, &Written),
 ) -> Result<Warm, ApiError> {
     remove_dir(staging).and_then(|()| make_dir(staging)).map_err(|e| ApiError::io("make", staging, &e))?;
-    let artifacts = std::iter::once(MEMORY).chain(source.spec.disks.iter().map(|d| d.name.as_str()));
-    let made = artifacts.map(|artifact| {
+    let artifacts = source.images();
+    let made = artifacts.iter().map(|artifact| {
         let base = bases.get(artifact).and_then(|root| bases::open(layout, &source.cluster_id, *root));
-        Shadow::make(layout, source, artifact, staging, base)
+        match Shadow::make(layout, source, artifact, staging, base, written)? {
+            Made::Shadow(shadow) => Ok(shadow),
+            Made::Damaged(base) => {
+                bases::drop_damaged(layout, &source.cluster_id, &base);
+                match Shadow::make(layout, source, artifact, staging, None, &Written::new())? {
+                    Made::Shadow(shadow) => Ok(shadow),
+                    Made::Damaged(_) => Err(ApiError::internal("make a shadow", "there is no base to be damaged")),
+                }
+            }
+        }
     });
-    let mut shadows = made.collect::<Result<Vec<_>, _>>()?;
+    let mut shadows = made.collect::<Result<Vec<_>, ApiError>>()?;
+    for shadow in shadows.iter_mut().filter(|shadow| hints.believes(&shadow.artifact)) {
+        shadow.draw_sample()?;
+    }
     let (mut rounds, mut before) = (0, u64::MAX);
     while rounds < WARM_ROUNDS_MAX {
         rounds += 1;
         let mut written = 0;
-        for shadow in &mut shadows {
+        // Of the others the pause will know what little has changed.
+        for shadow in shadows.iter_mut().filter(|shadow| !shadow.hinted) {
             let done = shadow.follow()?;
             written += done.bytes_written;
             shadow.wrote(done.changed);
@@ -82,14 +104,23 @@ pub(crate) fn warm(
     Ok(Warm { shadows, rounds })
 }
 
+/// What became of making one.
+enum Made {
+    Shadow(Shadow),
+    /// The base is not what it should be where the copy, by a hint, would have taken bytes over from it unread.
+    Damaged(bases::Base),
+}
+
 impl Shadow {
     fn make(
         layout: &Layout,
         source: &LocalInstance,
         artifact: &str,
         staging: &Path,
-        base: Option<bases::Base>,
-    ) -> Result<Self, ApiError> {
+        mut base: Option<bases::Base>,
+        written: &Written,
+    ) -> Result<Made, ApiError> {
+        let mut damaged = false;
         let path = staging.join(file_name(artifact));
         let copy = match &base {
             Some(base) => standby::start_from(layout, &source.instance_id, artifact, base, &path)?.file,
@@ -97,7 +128,13 @@ impl Shadow {
         };
         let live_path = layout.live(&source.instance_id, &source.live).join(file_name(artifact));
         let live = File::open(&live_path).map_err(|e| ApiError::io("open", &live_path, &e))?;
-        let changed = refresh_shadow(&live, &copy).map_err(|e| delta(artifact, e))?.changed;
+        let hint = base.as_ref().and_then(|_| hints::extents(written, artifact, &live, &copy));
+        let hinted = hint.is_some();
+        let done = match hint {
+            Some(extents) => refresh_extents(&live, &copy, &extents),
+            None => refresh_shadow(&live, &copy),
+        };
+        let changed = done.map_err(|e| delta(artifact, e))?.changed;
         let image = Image::open(&path).map_err(|e| delta(artifact, e))?;
         // The copy was the base: it differs where it was written, and nowhere else.
         let manifest = match &base {
@@ -106,8 +143,45 @@ impl Shadow {
             }
             None => form_delta::scan(&image),
         };
-        let base_root = base.map(|b| b.root);
-        Ok(Self { artifact: artifact.to_owned(), path, live, copy, base_root, manifest, changed, since: Vec::new() })
+        if let Some(base) = base.as_ref().filter(|_| hinted) {
+            let file = File::open(&base.path).map_err(|e| ApiError::io("open", &base.path, &e))?;
+            match form_delta::verify_chunks(&file, &base.manifest, &cut_anew(&base.manifest, &manifest)) {
+                Err(error) if error.kind() == form_delta::ErrorKind::Corrupt => damaged = true,
+                verified => drop(verified.map_err(|e| delta(artifact, e))?),
+            }
+        }
+        if let Some(base) = base.take_if(|_| damaged) {
+            return Ok(Made::Damaged(base));
+        }
+        let (artifact, base_root) = (artifact.to_owned(), base.map(|b| b.root));
+        let (since, sample) = (Vec::new(), Vec::new());
+        let shadow = Self { artifact, path, live, copy, base_root, manifest, changed, since, hinted, sample };
+        Ok(Made::Shadow(shadow))
+    }
+
+    /// Draws blocks that the hint calls unchanged, and reads them once: the pause will find them in the page cache.
+    fn draw_sample(&mut self) -> Result<(), ApiError> {
+        let hinted = if self.hinted { self.changed.as_slice() } else { &[] };
+        self.sample = hints::sample(&self.live, &self.copy, hinted).map_err(|e| delta(&self.artifact, e))?;
+        Ok(())
+    }
+
+    /// As [`Shadow::follow`], when it is known where the live file was written to. True if that was found wrong, and it
+    /// was followed without.
+    pub(crate) fn follow_hint(&self, written: &Written) -> Result<(Refreshed, bool), ApiError> {
+        let Some(extents) = hints::extents(written, &self.artifact, &self.live, &self.copy) else {
+            return Ok((self.follow()?, false));
+        };
+        let failed = |e| delta(&self.artifact, e);
+        let mut done = refresh_extents(&self.live, &self.copy, &extents).map_err(failed)?;
+        if same_within(&self.live, &self.copy, &self.sample).map_err(failed)? {
+            return Ok((done, false));
+        }
+        let again = self.follow()?;
+        done.bytes_read += again.bytes_read;
+        done.bytes_written += again.bytes_written;
+        done.changed.extend(again.changed);
+        Ok((done, true))
     }
 
     /// Brings the copy up to the live file.

@@ -14,7 +14,7 @@ use form_delta::{CloneKind, Hash, Manifest, Standby};
 use tokio_util::sync::CancellationToken;
 
 use super::build::{chain, delta};
-use super::instance::{LocalInstance, MEMORY, file_name};
+use super::instance::{LocalInstance, file_name};
 use super::layout::{Layout, create_file, make_dir, names, remove_dir, write_durably};
 use super::lifecycle::free_bytes;
 use super::limits::{FREE_BYTES_MIN, STANDBYS};
@@ -102,7 +102,7 @@ pub(crate) fn keep_bases(layout: &Layout, cluster: &str, instance: &str, staging
 
 /// Before the directory of a VM that has ended is removed: its files become standbys. What its guest wrote is not known, so they are compared in full.
 pub(crate) fn keep_live(node: &Node, local: &LocalInstance, dir: &Path) {
-    for artifact in artifacts(local).filter(|_| node.keeps_standbys()) {
+    for artifact in local.images().iter().filter(|_| node.keeps_standbys()) {
         let path = dir.join(file_name(artifact));
         if path.exists() {
             keep(&node.layout, &local.instance_id, artifact, &path, None);
@@ -117,10 +117,6 @@ fn keep(layout: &Layout, instance: &str, artifact: &str, from: &Path, root: Opti
         // It goes the way it would have gone.
         tracing::debug!(instance, artifact, %error, cause = error.cause, "not kept");
     }
-}
-
-fn artifacts(local: &LocalInstance) -> impl Iterator<Item = &str> {
-    std::iter::once(MEMORY).chain(local.spec.disks.iter().map(|disk| disk.name.as_str()))
 }
 
 /// Roots of which there is a manifest beside the standbys of an artifact.
@@ -173,10 +169,11 @@ fn shares_blocks(layout: &Layout) -> Result<bool, ApiError> {
 async fn bring_all(node: &Arc<Node>, stop: &CancellationToken) -> Result<(), ApiError> {
     for local in node.db.instances()? {
         let Some(record) = node.store.instance(&local.instance_id).await? else { continue };
-        let roots = capture::parent_roots(node, record.current_commit.as_deref()).await?;
-        for (artifact, root) in artifacts(&local).filter_map(|artifact| Some((artifact, *roots.get(artifact)?))) {
+        let (roots, _) = capture::parent_roots(node, record.current_commit.as_deref()).await?;
+        for artifact in local.images() {
+            let Some(root) = roots.get(&artifact).copied() else { continue };
             let (node, stop) = (Arc::clone(node), stop.clone());
-            let (local, artifact) = (local.clone(), artifact.to_owned());
+            let local = local.clone();
             blocking("bring up standbys", move || {
                 let go_on = || !stop.is_cancelled() && node.is_idle();
                 bring(&node, &local, &artifact, root, &go_on)

@@ -24,7 +24,7 @@ use super::peer::Packet;
 use super::preflight::{facts_text, vmm_view};
 use super::vms::Slot;
 use super::work::WorkContext;
-use super::{Node, blocking, coordinate, offer, source, standby};
+use super::{Node, blocking, coordinate, hints, offer, source, standby};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::InstanceStatus;
 
@@ -148,7 +148,8 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
     let device = node.layout.staging(task.attempt, instance).join(file_name(DEVICE));
     let vmm = shared.context().vmm.clone();
     let restored = async {
-        let device = File::open(&device).map_err(|e| ApiError::io("open", &device, &e))?;
+        let device = local.has_device().then(|| File::open(&device).map_err(|e| ApiError::io("open", &device, &e)));
+        let device = device.transpose()?;
         old.pause().await.map_err(vmm_error)?;
         *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
         restore(node, &local, &live_name(task.attempt), device, &vmm).await
@@ -171,17 +172,17 @@ async fn restore(
     node: &Arc<Node>,
     local: &LocalInstance,
     live: &str,
-    device: File,
+    device: Option<File>,
     vmm: &str,
 ) -> Result<Arc<dyn Vm>, ApiError> {
     // It may have been replaced since the offer was checked, and would not say that it can't make sense of this state.
-    let now = facts_text(&vmm_view(&node.vmm.host().await.map_err(vmm_error)?))?;
+    let now = facts_text(&vmm_view(&node.vmms.of(local).host().await.map_err(vmm_error)?))?;
     if now != vmm {
         return Err(ApiError::new(ErrorCode::TargetUnfit, format!("the host of {} got another VMM", local.name))
             .cause(format!("the commit was captured by {vmm}, this is {now}"))
             .remedy("install the VMM that the commit was captured by"));
     }
-    node.vmm.restore(&local.machine(&node.layout, live, false), device).await.map_err(vmm_error)
+    node.vmms.of(local).restore(&local.machine(&node.layout, live, false), device).await.map_err(vmm_error)
 }
 
 /// Runs the new VM, ends the old one, advances the base.
@@ -199,6 +200,9 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
         _ => restore_again(node, &local, task, &context).await?,
     };
     node.vms.change(instance, |slot| slot.incoming = Some(Arc::clone(&new)));
+    if new.state().await.map_err(vmm_error)? == VmState::Paused {
+        hints::begin(&new, &local, &context.roots, &hex::encode(task.attempt.0)).await;
+    }
     new.resume().await.map_err(vmm_error)?;
     let paused_at = shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(paused_at) = paused_at {
@@ -235,10 +239,12 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
 async fn both(node: &Arc<Node>, local: &LocalInstance, live: &str) -> Result<Slot, ApiError> {
     let mut slot = node.vms.slot(&local.instance_id);
     if slot.current.is_none() {
-        slot.current = node.vmm.adopt(&local.machine(&node.layout, &local.live, true)).await.map_err(vmm_error)?;
+        slot.current =
+            node.vmms.of(local).adopt(&local.machine(&node.layout, &local.live, true)).await.map_err(vmm_error)?;
     }
     if slot.incoming.is_none() && local.live != live {
-        slot.incoming = node.vmm.adopt(&local.machine(&node.layout, live, false)).await.map_err(vmm_error)?;
+        slot.incoming =
+            node.vmms.of(local).adopt(&local.machine(&node.layout, live, false)).await.map_err(vmm_error)?;
     }
     node.vms.change(&local.instance_id, |known| known.clone_from(&slot));
     Ok(slot)
@@ -276,7 +282,7 @@ async fn restore_again(
                 LiveCopy { layout, local, artifact, root, base: None, image, manifest, to }.make()?;
             }
         }
-        device.ok_or_else(|| ApiError::internal("restore the commit", "it has no device state"))
+        Ok(device)
     })
     .await?;
     restore(node, local, &live, device, &context.vmm).await

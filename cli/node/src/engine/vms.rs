@@ -3,7 +3,25 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use form_vmm_hooks::Vm;
+use form_vmm_hooks::{Vm, Vmm};
+
+use super::instance::LocalInstance;
+use crate::spec::VmmSpec;
+
+/// What runs instances on this node, one for each kind of spec.
+pub(crate) struct Vmms {
+    pub(crate) qemu: Arc<dyn Vmm>,
+    pub(crate) files: Arc<dyn Vmm>,
+}
+
+impl Vmms {
+    pub(crate) fn of(&self, local: &LocalInstance) -> &Arc<dyn Vmm> {
+        match local.spec.vmm {
+            VmmSpec::Qemu(_) => &self.qemu,
+            VmmSpec::Files(_) => &self.files,
+        }
+    }
+}
 
 /// The VM that an instance is, and the one that it is about to become.
 #[derive(Default, Clone)]

@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use super::InstanceSpec;
 use super::parse::convert;
+use super::{InstanceSpec, VmmSpec};
 use crate::error::{ApiError, ErrorCode};
 
 impl InstanceSpec {
@@ -16,12 +16,21 @@ impl InstanceSpec {
     /// # Errors
     /// `missing_dependency` or `not_allowed`, naming the file.
     pub fn check_boot_files(&self, private: &[PathBuf]) -> Result<(), ApiError> {
-        open("kernel", &self.kernel, private)?;
-        self.initrd.as_deref().map_or(Ok(()), |initrd| open("initrd", initrd, private).map(drop))
+        let VmmSpec::Qemu(qemu) = &self.vmm else { return Ok(()) };
+        open("kernel", &qemu.kernel, private)?;
+        qemu.initrd.as_deref().map_or(Ok(()), |initrd| open("initrd", initrd, private).map(drop))
+    }
+
+    /// The file that is the memory of a machine of files.
+    pub fn memory_template(&self) -> Option<&Path> {
+        match &self.vmm {
+            VmmSpec::Qemu(_) => None,
+            VmmSpec::Files(files) => files.memory_template.as_deref(),
+        }
     }
 
     /// Checks that the disks' templates are here and raw, and not in one of the directories `private`; the files that
-    /// were looked at, in the order of the disks: the node that makes the first instance copies them.
+    /// were looked at, in the order of the disks, the memory file last: the node that makes the first instance copies them.
     ///
     /// # Errors
     /// `missing_dependency` for a missing file, `not_allowed` for one of the node's own, `unsupported` for one that is
@@ -52,6 +61,13 @@ impl InstanceSpec {
                 return Err(ApiError::new(ErrorCode::BadRequest, format!("{path} is {len_bytes} bytes long"))
                     .cause("a raw disk is a whole number of sectors of 512 bytes")
                     .remedy("give a disk image, or make the file longer with truncate"));
+            }
+            files.push(file);
+        }
+        if let Some(memory) = self.memory_template() {
+            let (file, len_bytes) = open("memory file", memory, private)?;
+            if len_bytes == 0 {
+                return Err(ApiError::new(ErrorCode::BadRequest, format!("{} is empty", memory.display())));
             }
             files.push(file);
         }

@@ -8,5 +8,13 @@ pub const SPEC_BYTES_MAX: usize = 64 << 10;
 pub(super) const MEMORY_UNIT_BYTES: u64 = 1 << 20;
 /// Longest disk name, in bytes: QEMU's node names end at 31, and some are made from it.
 pub(super) const DISK_NAME_BYTES_MAX: usize = 20;
+/// Most words of a command, its program's name among them.
+pub(super) const COMMAND_WORDS_MAX: usize = 64;
+/// Longest of them, in bytes.
+pub(super) const WORD_BYTES_MAX: usize = 4096;
+/// How long a command may take unless the spec says otherwise, in seconds.
+pub(super) const COMMAND_TIMEOUT_S: u32 = 30;
+/// And at most.
+pub(super) const COMMAND_TIMEOUT_S_MAX: u32 = 3600;
 /// Longest path, in bytes (`PATH_MAX` less its NUL).
 pub(super) const PATH_BYTES_MAX: usize = 4095;

@@ -1,5 +1,6 @@
 //! The instance spec: what a guest is made of, as a person writes it in TOML and as the node keeps it.
 
+mod commands;
 mod files;
 mod limits;
 mod parse;
@@ -8,16 +9,34 @@ mod text;
 
 use std::path::PathBuf;
 
+use form_vmm_hooks::Commands;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use files::path_of;
 pub use limits::SPEC_BYTES_MAX;
 
-/// A spec that was read and accepted. All instances of a cluster have the same, but for `mac`.
+/// A spec that was read and accepted. All instances of a cluster have the same, but for a `mac`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceSpec {
-    /// The hypervisor.
-    pub vmm: VmmKind,
+    /// What runs it, and what else that needs.
+    pub vmm: VmmSpec,
+    /// In the order in which the guest finds them.
+    pub disks: Vec<DiskSpec>,
+}
+
+/// What can run an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmmSpec {
+    /// QEMU.
+    Qemu(QemuSpec),
+    /// Nothing of ours: the instance is only files.
+    Files(FilesSpec),
+}
+
+/// A guest of QEMU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QemuSpec {
     /// Whole MiB.
     pub memory_bytes: u64,
     /// Virtual CPUs.
@@ -29,19 +48,30 @@ pub struct InstanceSpec {
     pub initrd: Option<PathBuf>,
     /// The kernel's command line.
     pub cmdline: String,
-    /// In the order in which the guest finds them.
-    pub disks: Vec<DiskSpec>,
     /// Address of the network card; from the instance's id when absent.
     #[serde(default)]
     pub mac: Option<String>,
 }
 
-/// The hypervisors that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum VmmKind {
-    /// QEMU.
-    Qemu,
+/// A machine that is only files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesSpec {
+    /// The file that is copied as its memory, if it has one.
+    #[serde(default)]
+    pub memory_template: Option<PathBuf>,
+    /// What drives it; none for a machine that stands still.
+    pub commands: Commands,
+}
+
+impl InstanceSpec {
+    /// For another instance of the cluster: without what is one instance's own.
+    #[must_use]
+    pub fn for_sibling(mut self) -> Self {
+        if let VmmSpec::Qemu(qemu) = &mut self.vmm {
+            qemu.mac = None;
+        }
+        self
+    }
 }
 
 /// One disk.

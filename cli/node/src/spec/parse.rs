@@ -9,7 +9,7 @@ use super::limits::{
 };
 use super::size;
 use super::text::{DiskText, SpecText};
-use super::{DiskSpec, InstanceSpec, VmmKind};
+use super::{DiskSpec, FilesSpec, InstanceSpec, QemuSpec, VmmSpec, commands};
 use crate::error::{ApiError, ErrorCode};
 
 /// Names of artifacts that are not disks.
@@ -34,16 +34,22 @@ impl InstanceSpec {
             return Err(unsupported("a host device can't be handed to the guest: its state can't be copied")
                 .remedy("remove `passthrough`"));
         }
-        let spec = Self {
-            vmm: vmm(&spec.vmm)?,
-            memory_bytes: size::parse(&spec.memory).map_err(|why| bad(format!("memory: {why}")))?,
-            vcpus: spec.vcpus,
-            kernel: spec.kernel,
-            initrd: spec.initrd,
-            cmdline: spec.cmdline,
-            disks: spec.disk.into_iter().map(disk).collect::<Result<_, _>>()?,
-            mac: spec.network.mac.map(|mac| mac.to_ascii_lowercase()),
+        let mut spec = spec;
+        let disks = std::mem::take(&mut spec.disk).into_iter().map(disk).collect::<Result<_, _>>()?;
+        let vmm = match spec.vmm.as_str() {
+            "qemu" => VmmSpec::Qemu(qemu(spec)?),
+            "files" => VmmSpec::Files(files(spec)?),
+            text @ ("cloud-hypervisor" | "firecracker") => {
+                return Err(
+                    unsupported(format!("vmm = {text:?} is not supported yet")).remedy("give \"qemu\" or \"files\"")
+                );
+            }
+            text => {
+                return Err(bad(format!("vmm = {text:?} is no hypervisor that this program knows"))
+                    .remedy("give \"qemu\" or \"files\""));
+            }
         };
+        let spec = Self { vmm, disks };
         spec.validate()?;
         Ok(spec)
     }
@@ -53,11 +59,6 @@ impl InstanceSpec {
     /// # Errors
     /// As those of [`InstanceSpec::parse`].
     pub fn validate(&self) -> Result<(), ApiError> {
-        if self.vcpus != 1 {
-            return Err(
-                unsupported(format!("{} virtual CPUs are not supported yet", self.vcpus)).remedy("give vcpus = 1")
-            );
-        }
         if self.disks.len() > DISKS_MAX {
             return Err(bad(format!("the spec has {} disks, the limit is {DISKS_MAX}", self.disks.len())));
         }
@@ -65,25 +66,68 @@ impl InstanceSpec {
         if let Some(twice) = self.disks.iter().find(|d| !names.insert(d.name.as_str())) {
             return Err(bad(format!("two disks are named {:?}", twice.name)).remedy("give each disk a name of its own"));
         }
-        memory(self.memory_bytes)?;
-        path("kernel", &self.kernel)?;
-        self.initrd.as_deref().map_or(Ok(()), |initrd| path("initrd", initrd))?;
-        cmdline(&self.cmdline)?;
         for disk in &self.disks {
             disk_name(&disk.name)?;
             path(&format!("path of disk {}", disk.name), &disk.template)?;
         }
-        self.mac.as_deref().map_or(Ok(()), mac)
+        match &self.vmm {
+            VmmSpec::Qemu(spec) => {
+                if spec.vcpus != 1 {
+                    let message = format!("{} virtual CPUs are not supported yet", spec.vcpus);
+                    return Err(unsupported(message).remedy("give vcpus = 1"));
+                }
+                memory(spec.memory_bytes)?;
+                path("kernel", &spec.kernel)?;
+                spec.initrd.as_deref().map_or(Ok(()), |initrd| path("initrd", initrd))?;
+                cmdline(&spec.cmdline)?;
+                spec.mac.as_deref().map_or(Ok(()), mac)
+            }
+            VmmSpec::Files(spec) => {
+                if self.disks.is_empty() && spec.memory_template.is_none() {
+                    return Err(bad("the spec names no file").remedy("give at least one [[disk]]"));
+                }
+                spec.memory_template.as_deref().map_or(Ok(()), |memory| path("memory_path", memory))?;
+                commands::check(&spec.commands)
+            }
+        }
     }
 }
 
-fn vmm(text: &str) -> Result<VmmKind, ApiError> {
-    match text {
-        "qemu" => Ok(VmmKind::Qemu),
-        "cloud-hypervisor" | "firecracker" => {
-            Err(unsupported(format!("vmm = {text:?} is not supported yet")).remedy("give vmm = \"qemu\""))
-        }
-        _ => Err(bad(format!("vmm = {text:?} is no hypervisor that this program knows")).remedy("give vmm = \"qemu\"")),
+fn qemu(spec: SpecText) -> Result<QemuSpec, ApiError> {
+    refuse_fields("qemu", &[("memory_path", spec.memory_path.is_some()), ("commands", spec.commands.is_some())])?;
+    let missing = |field: &str| bad(format!("{field} is missing")).remedy("docs/instance-spec.md has every field");
+    let memory = spec.memory.ok_or_else(|| missing("memory"))?;
+    Ok(QemuSpec {
+        memory_bytes: size::parse(&memory).map_err(|why| bad(format!("memory: {why}")))?,
+        vcpus: spec.vcpus.unwrap_or(1),
+        kernel: spec.kernel.ok_or_else(|| missing("kernel"))?,
+        initrd: spec.initrd,
+        cmdline: spec.cmdline.unwrap_or_default(),
+        mac: spec.network.and_then(|network| network.mac).map(|mac| mac.to_ascii_lowercase()),
+    })
+}
+
+fn files(spec: SpecText) -> Result<FilesSpec, ApiError> {
+    refuse_fields(
+        "files",
+        &[
+            ("memory", spec.memory.is_some()),
+            ("vcpus", spec.vcpus.is_some()),
+            ("kernel", spec.kernel.is_some()),
+            ("initrd", spec.initrd.is_some()),
+            ("cmdline", spec.cmdline.is_some()),
+            ("network", spec.network.is_some()),
+        ],
+    )?;
+    let commands = commands::commands(spec.commands.unwrap_or_default());
+    Ok(FilesSpec { memory_template: spec.memory_path, commands })
+}
+
+/// A field that this hypervisor has no use for is a mistake.
+fn refuse_fields(vmm: &str, fields: &[(&str, bool)]) -> Result<(), ApiError> {
+    match fields.iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(bad(format!("{field} has no meaning with vmm = {vmm:?}")).remedy("leave it out")),
+        None => Ok(()),
     }
 }
 
@@ -194,7 +238,7 @@ fn mac(text: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn bad(message: impl Into<String>) -> ApiError {
+pub(super) fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::BadRequest, message)
 }
 

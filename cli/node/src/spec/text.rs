@@ -8,26 +8,27 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SpecText {
-    /// The hypervisor: `qemu`.
+    /// The hypervisor: `qemu`, or `files`.
     pub(super) vmm: String,
     /// Guest memory, as in `512MiB`: whole MiB, and not above the PCI hole.
-    pub(super) memory: String,
+    pub(super) memory: Option<String>,
+    /// Absolute path of a file that is the memory of a machine of files.
+    pub(super) memory_path: Option<PathBuf>,
     /// Virtual CPUs: 1.
-    #[serde(default = "one")]
-    pub(super) vcpus: u32,
+    pub(super) vcpus: Option<u32>,
     /// Absolute path of the kernel on the node.
-    pub(super) kernel: PathBuf,
+    pub(super) kernel: Option<PathBuf>,
     /// Absolute path of the initramfs on the node.
     pub(super) initrd: Option<PathBuf>,
     /// The kernel's command line.
-    #[serde(default)]
-    pub(super) cmdline: String,
+    pub(super) cmdline: Option<String>,
     /// The disks, in the order in which the guest finds them.
     #[serde(default)]
     pub(super) disk: Vec<DiskText>,
     /// The network card.
-    #[serde(default)]
-    pub(super) network: NetworkText,
+    pub(super) network: Option<NetworkText>,
+    /// What drives a machine of files.
+    pub(super) commands: Option<CommandsText>,
     /// Host devices handed to the guest: known only to be refused.
     pub(super) passthrough: Option<toml::Value>,
 }
@@ -56,8 +57,24 @@ pub(super) struct NetworkText {
     pub(super) mac: Option<String>,
 }
 
-fn one() -> u32 {
-    1
+/// `[commands]`: programs of the node's directory `commands`, each with its arguments.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CommandsText {
+    /// Stops all writes to the files.
+    #[serde(default)]
+    pub(super) pause: Vec<String>,
+    /// The reverse.
+    #[serde(default)]
+    pub(super) resume: Vec<String>,
+    /// Starts the machine on the files.
+    #[serde(default)]
+    pub(super) start: Vec<String>,
+    /// Ends it.
+    #[serde(default)]
+    pub(super) stop: Vec<String>,
+    /// How long each may take, in seconds.
+    pub(super) timeout_s: Option<u32>,
 }
 
 fn raw() -> String {
@@ -85,6 +102,7 @@ mod tests {
         let mut known = fields::<SpecText>("");
         known.extend(fields::<DiskText>("disk."));
         known.extend(fields::<NetworkText>("network."));
+        known.extend(fields::<CommandsText>("commands."));
         let text = include_str!("../../../../docs/instance-spec.md");
         let rows = text.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next());
         let documented: BTreeSet<String> = rows.map(str::to_owned).collect();

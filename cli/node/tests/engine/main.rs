@@ -6,6 +6,7 @@ mod commits;
 mod damage;
 mod failures;
 mod gate;
+mod hints;
 mod hooks;
 mod joining;
 mod lifecycle;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use form_vmm_hooks::fake::{FakeVmm, Step};
-use form_vmm_hooks::{Captured, Error, HostFacts, Machine, Result, Vm, VmState, Vmm, WhilePaused};
+use form_vmm_hooks::{
+    Captured, Cuts, Error, HostFacts, Keeps, Machine, Result, Vm, VmState, Vmm, WhilePaused, Written,
+};
 
 use crate::hooks::{Hooks, Point, vm};
 
@@ -49,7 +51,7 @@ impl Vmm for Monitor {
         Ok(self.guest(machine, self.fake.boot(machine).await?))
     }
 
-    async fn restore(&self, machine: &Machine, device_state: File) -> Result<Arc<dyn Vm>> {
+    async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>> {
         pass(&self.hooks, &machine.name, Step::Restore).await?;
         Ok(self.guest(machine, self.fake.restore(machine, device_state).await?))
     }
@@ -85,15 +87,23 @@ impl Vm for Guest {
         self.vm.set_link(up).await
     }
 
+    async fn cut(&self, cuts: &Cuts) -> Written {
+        self.vm.cut(cuts).await
+    }
+
+    async fn keep(&self, keeps: &Keeps) {
+        self.vm.keep(keeps).await;
+    }
+
     /// A failure at [`Step::CaptureState`] is one of the copy, in place of the copy.
-    async fn capture(&self, state_out: File, while_paused: WhilePaused) -> Result<Captured> {
+    async fn capture(&self, state_out: Option<File>, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured> {
         pass(&self.hooks, &self.name, Step::CaptureStop).await?;
         let here = vm(&self.name, Step::CaptureState);
         if self.hooks.pass(|point| *point == here).await {
-            return self.vm.capture(state_out, while_paused).await;
+            return self.vm.capture(state_out, cuts, while_paused).await;
         }
-        let failed = || Err(std::io::Error::other("no copy was made, as asked for"));
-        self.vm.capture(state_out, Box::new(failed)).await
+        let failed = |_| Err(std::io::Error::other("no copy was made, as asked for"));
+        self.vm.capture(state_out, cuts, Box::new(failed)).await
     }
 
     async fn quit(&self) -> Result<()> {

@@ -372,7 +372,7 @@ impl Scene {
         let head = self.head().await;
         for name in names {
             let mut bases = self.node(name).names(&format!("clusters/{}/base", self.cluster));
-            // Lists of blocks are hints, made at leisure.
+            // Lists of blocks are hints, made at leisure; one may be being written just now.
             bases.retain(|file| !file.contains(".blocks"));
             assert_eq!(bases.len(), 2 * ARTIFACTS.len(), "bases of {name}: {bases:?}");
             for artifact in ["memory", "root"] {

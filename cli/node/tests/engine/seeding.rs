@@ -28,10 +28,16 @@ async fn scene() -> (Scene, Rogue) {
 async fn seeding(scene: &Scene, session: &str, change: impl FnOnce(&mut Value)) -> Value {
     let head = scene.store.commit_record(&scene.head().await).await.expect("read").expect("the head");
     let kernel = scene.dir.path().join("kernel");
-    let mut spec = json!({"vmm": "qemu", "memory_bytes": crate::scene::MEMORY_BYTES, "vcpus": 1, "kernel": kernel,
-        "cmdline": "", "disks": [{"name": "root", "template": "/srv/root.raw"}]});
+    let qemu = json!({"memory_bytes": crate::scene::MEMORY_BYTES, "vcpus": 1, "kernel": kernel, "cmdline": ""});
+    let mut spec = json!({"vmm": {"qemu": qemu}, "disks": [{"name": "root", "template": "/srv/root.raw"}]});
     change(&mut spec);
     json!({"answer": "seeding", "session": session, "commit": hex::encode(head.bytes), "indexes": [], "spec": spec})
+}
+
+/// A machine of files that is started by this command.
+fn files(start: &[&str]) -> Value {
+    let none: [&str; 0] = [];
+    json!({"files": {"commands": {"pause": none, "resume": none, "start": start, "stop": none, "timeout_s": 30}}})
 }
 
 async fn join(scene: &Scene) -> form_node::ApiError {
@@ -44,13 +50,15 @@ async fn join(scene: &Scene) -> form_node::ApiError {
 async fn a_spec_from_a_peer_is_checked() {
     let (scene, rogue) = scene().await;
     type Change = fn(&mut Value);
-    let cases: [(&str, Change); 6] = [
+    let cases: [(&str, Change); 8] = [
         ("can't be the name of a disk", |s| s["disks"][0]["name"] = json!("../../a")),
         ("not an absolute path", |s| s["disks"][0]["template"] = json!("root.raw")),
-        ("control character", |s| s["cmdline"] = json!("a\nb")),
-        ("2 virtual CPUs", |s| s["vcpus"] = json!(2)),
-        ("other disks", |s| s["disks"][0]["name"] = json!("swap")),
-        ("another memory", |s| s["memory_bytes"] = json!(64 << 20)),
+        ("control character", |s| s["vmm"]["qemu"]["cmdline"] = json!("a\nb")),
+        ("2 virtual CPUs", |s| s["vmm"]["qemu"]["vcpus"] = json!(2)),
+        ("other images", |s| s["disks"][0]["name"] = json!("swap")),
+        ("another memory", |s| s["vmm"]["qemu"]["memory_bytes"] = json!(64 << 20)),
+        ("other images", |s| s["vmm"] = files(&[])),
+        ("name of a program", |s| s["vmm"] = files(&["/bin/sh"])),
     ];
     for (why, change) in cases {
         rogue.answer(&seeding(&scene, &"ab".repeat(16), change).await);
@@ -68,7 +76,7 @@ async fn a_spec_from_a_peer_is_checked() {
 async fn a_spec_does_not_name_the_nodes_own_files() {
     let (scene, rogue) = scene().await;
     let state = scene.dir.path().join("state/state.db");
-    rogue.answer(&seeding(&scene, &"ab".repeat(16), |spec| spec["initrd"] = json!(state)).await);
+    rogue.answer(&seeding(&scene, &"ab".repeat(16), |spec| spec["vmm"]["qemu"]["initrd"] = json!(state)).await);
     assert_eq!(join(&scene).await.code, ErrorCode::NotAllowed);
     rogue.close().await;
 
