@@ -1,8 +1,8 @@
 //! Whole updates of every pair, with every tool, in turns.
 //!
-//! All images of a pair are brought into the page cache before each run. Each round runs each tool once, every other round in the opposite order. What a run leaves is compared
-//! with the new image (the first time with cmp, then in a process of ours that skips holes) and removed; a standby image is made the base again. A target is
-//! done when its image is durable: the fsync that its tool did not do is added to its time.
+//! All images of a pair are brought into the page cache before each run. Each round runs each tool once: in order, in the opposite order, beginning with the
+//! middle one. What a run leaves is compared with the new image (the first time with cmp, then in a process of ours that skips holes) and removed; a standby
+//! image is made the base again. A target is done when its image is durable: the fsync that its tool did not do is added to its time.
 
 use std::{
     fs::{self, File},
@@ -76,11 +76,16 @@ fn run_pair(
         }
     }
     for round in 0..settings.rounds {
-        if round % 2 == 0 {
-            entries.iter_mut().for_each(|entry| one_run(entry, pair, room, &standby, round, failures));
-        } else {
-            entries.iter_mut().rev().for_each(|entry| one_run(entry, pair, room, &standby, round, failures));
+        let mut order: Vec<&mut Entry> = entries.iter_mut().collect();
+        match round % 3 {
+            0 => {}
+            1 => order.reverse(),
+            _ => {
+                let half = order.len() / 2;
+                order.rotate_left(half);
+            }
         }
+        order.into_iter().for_each(|entry| one_run(entry, pair, room, &standby, round, failures));
     }
     let counted = yardstick("compare", &[base, &pair.new])?;
     let changed_bytes = serde_json::from_str::<serde_json::Value>(&counted)?["changed_bytes"].as_u64().unwrap_or(0);
