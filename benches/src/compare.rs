@@ -31,12 +31,14 @@ pub fn run(settings: &Settings) -> Result<(Comparison, Vec<String>)> {
     remove(&room)?;
     fs::create_dir_all(&room)?;
     let mut failures = Vec::new();
-    let mut results = Vec::new();
+    let mut comparison = Comparison { machine: machine()?, rounds: settings.rounds, pairs: Vec::new() };
     for pair in &pairs {
-        results.push(run_pair(settings, pair, &tools, &room, &mut failures)?);
+        comparison.pairs.push(run_pair(settings, pair, &tools, &room, &mut failures)?);
+        // A run that is interrupted has measured something too.
+        comparison.save(&settings.dir.join("compare.json"))?;
     }
     remove(&room)?;
-    Ok((Comparison { machine: machine()?, rounds: settings.rounds, pairs: results }, failures))
+    Ok((comparison, failures))
 }
 
 /// A tool on a pair: what it prepared and what it has done so far.

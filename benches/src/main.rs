@@ -39,7 +39,6 @@ fn run() -> Result<ExitCode> {
 fn compare_tools() -> Result<ExitCode> {
     let settings = Settings::from_env()?;
     let (comparison, failures) = compare::run(&settings)?;
-    comparison.save(&settings.dir.join("compare.json"))?;
     println!("{}", table::comparison(&comparison));
     let bounds = bounds::lines(&comparison, &report::rows(&settings)?);
     fs::write(settings.dir.join("bounds.json"), serde_json::to_string_pretty(&bounds)? + "\n")?;
