@@ -21,7 +21,7 @@ pub const IMAGE_BYTES_MAX: u64 = 256 << 30;
 pub const BASES_MAX: usize = 16;
 
 /// A frame is closed once it carries this many new bytes, before compression: they compress together.
-pub const FRAME_CONTENT_BYTES_TARGET: u64 = 2 << 20;
+pub const FRAME_CONTENT_BYTES_TARGET: u64 = 4 << 20;
 /// Most new bytes in a frame, before compression: the target, and one more run of chunks. Also the most that it takes from bases to decode them.
 pub const FRAME_CONTENT_BYTES_MAX: u64 = FRAME_CONTENT_BYTES_TARGET + NEW_RUN_BYTES_MAX;
 /// Longest run of new chunks in one record.
@@ -31,7 +31,7 @@ pub const RECORDS_BYTES_TARGET: usize = 256 << 10;
 /// Longest records of a frame, before compression: the target, and one more record of the kind that has most parts.
 pub const RECORDS_BYTES_MAX: u32 = 512 << 10;
 /// Largest frame: content that does not shrink, its records, and room to spare.
-pub const FRAME_BYTES_MAX: u32 = 4 << 20;
+pub const FRAME_BYTES_MAX: u32 = 8 << 20;
 /// Most frames that one index lists.
 pub const FRAMES_MAX: u32 = 1 << 19;
 

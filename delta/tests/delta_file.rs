@@ -54,7 +54,7 @@ fn what_was_written_is_applied() {
     let (bytes, encoded) = delta_file(Some(&base), &new);
     let spool = open(&bytes).unwrap();
     assert_eq!(spool.index(), &encoded.index);
-    assert!(encoded.index.frames.len() > 2);
+    assert!(encoded.index.frames.len() > 1);
     let base = image(&base).unwrap();
     let plan = plan(&encoded.index, &spool, &[&scan(&base)]).unwrap();
     let out = memory_file(base.as_slice()).unwrap();

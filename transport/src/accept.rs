@@ -29,6 +29,7 @@ pub(crate) struct Listener {
     pub(crate) service: Arc<dyn Service>,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) inbound: Inbound,
+    pub(crate) acceptor: quic::Acceptor,
 }
 
 impl Listener {
@@ -71,7 +72,7 @@ impl Listener {
     async fn welcome(&self, incoming: Incoming) -> Option<(NodeId, Connection)> {
         let from = incoming.remote_address();
         let welcomed = timeout(CONNECT_TIMEOUT, async {
-            let connection = match incoming.accept() {
+            let connection = match self.acceptor.accept(incoming) {
                 Ok(connecting) => connecting.await,
                 Err(error) => Err(error),
             };

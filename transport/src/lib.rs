@@ -30,6 +30,7 @@ mod node_id;
 mod node_key;
 mod offer;
 mod quic;
+mod route;
 mod service;
 mod stream;
 mod tls;

@@ -15,7 +15,7 @@ pub const FETCH_ITEM_BYTES_MAX: u32 = form_delta::limits::FRAME_BYTES_MAX + 256;
 /// The text with which a peer explains that a fetch failed.
 pub const FETCH_FAILURE_BYTES_MAX: u32 = 4 * 1024;
 /// Bytes of items that the serving end of a connection reads ahead for its fetches, outside QUIC's own windows.
-pub const FETCH_IN_FLIGHT_BYTES_MAX: u32 = 8 * 1024 * 1024;
+pub const FETCH_IN_FLIGHT_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
 /// Fetches that one connection has under way at a time; further ones wait. Each has one item in memory. What bounds
 /// them must not be taken between an item's head and its body: one that waits there could fill the window with bytes

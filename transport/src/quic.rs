@@ -3,15 +3,15 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{
-    AckFrequencyConfig, ClientConfig, ConnectError, Connecting, Connection, Endpoint, EndpointConfig, IdleTimeout,
-    MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectError, Connecting, Connection, ConnectionError, Endpoint, EndpointConfig,
+    IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 use quinn_proto::RandomConnectionIdGenerator;
 use ring::hmac;
 use rustls::sign::CertifiedKey;
 
-use crate::{Error, NodeKey, PeerAddr, Result, buffers, congestion::Ending, limits, tls, wire::CloseCode};
+use crate::{Error, NodeKey, PeerAddr, Result, buffers, congestion::Ending, limits, route, tls, wire::CloseCode};
 
 /// The server name that QUIC's API wants; it is not sent, and nobody reads it.
 const SERVER_NAME: &str = "form";
@@ -20,17 +20,39 @@ const SERVER_NAME: &str = "form";
 pub(crate) struct Socket {
     pub(crate) endpoint: Endpoint,
     certified: CertifiedKey,
+    paths: Paths,
+    server: Arc<ServerConfig>,
+}
+
+/// How connections are set up, each for its own path.
+#[derive(Clone)]
+struct Paths {
     ending: Ending,
     datagram_bytes_max: u16,
+}
+
+/// Accepts connections.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    server: Arc<ServerConfig>,
+    paths: Paths,
+}
+
+impl Acceptor {
+    /// Begins a handshake.
+    pub(crate) fn accept(&self, incoming: Incoming) -> std::result::Result<Connecting, ConnectionError> {
+        let mut server = ServerConfig::clone(&self.server);
+        server.transport_config(self.paths.transport(incoming.remote_address(), limits::UNTRUSTED_WINDOW_BYTES));
+        incoming.accept_with(Arc::new(server))
+    }
 }
 
 impl Socket {
     pub(crate) fn bind(addr: SocketAddr, key: &NodeKey, datagram_bytes_max: u16) -> Result<Self> {
         let certified = tls::certified_key(key)?;
-        let ending = Ending::default();
+        let paths = Paths { ending: Ending::default(), datagram_bytes_max };
         let crypto = QuicServerConfig::try_from(tls::server(&certified)?).map_err(no_suite)?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(transport(limits::UNTRUSTED_WINDOW_BYTES, datagram_bytes_max, &ending));
         server.max_incoming(limits::HANDSHAKES_MAX);
 
         // A restarted node no longer knows its old connections. With a reset key that outlives the process it can
@@ -49,15 +71,19 @@ impl Socket {
         let failed = |source| Error::Bind { addr, source };
         let udp = std::net::UdpSocket::bind(addr).map_err(failed)?;
         buffers::enlarge(&udp);
-        let endpoint = Endpoint::new(config, Some(server), udp, Arc::new(TokioRuntime)).map_err(failed)?;
-        Ok(Self { endpoint, certified, ending, datagram_bytes_max })
+        let endpoint = Endpoint::new(config, Some(server.clone()), udp, Arc::new(TokioRuntime)).map_err(failed)?;
+        Ok(Self { endpoint, certified, paths, server: Arc::new(server) })
+    }
+
+    pub(crate) fn acceptor(&self) -> Acceptor {
+        Acceptor { server: Arc::clone(&self.server), paths: self.paths.clone() }
     }
 
     /// Begins a handshake. `pin` decides about the key that answers.
     pub(crate) fn dial(&self, peer: &PeerAddr, pin: Arc<tls::Pin>) -> Result<Connecting> {
         let crypto = QuicClientConfig::try_from(tls::client(&self.certified, pin)?).map_err(no_suite)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(transport(limits::RECEIVE_WINDOW_BYTES_MIN, self.datagram_bytes_max, &self.ending));
+        config.transport_config(self.paths.transport(peer.addr, limits::RECEIVE_WINDOW_BYTES_MIN));
         self.endpoint.connect_with(config, peer.addr, SERVER_NAME).map_err(|source| match source {
             ConnectError::EndpointStopping => Error::Closed,
             source => Error::Dial { peer: peer.id, addr: peer.addr, source },
@@ -66,7 +92,7 @@ impl Socket {
 
     /// Ends all connections and listens no more.
     pub(crate) fn close(&self) {
-        self.ending.begin();
+        self.paths.ending.begin();
         self.endpoint.close(CloseCode::Done.into(), b"the node is shutting down");
     }
 }
@@ -80,27 +106,30 @@ pub(crate) fn widen(connection: &Connection) {
     connection.set_receive_window(VarInt::from_u32(bytes));
 }
 
-fn transport(window_bytes: u32, datagram_bytes_max: u16, ending: &Ending) -> Arc<TransportConfig> {
-    let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(datagram_bytes_max);
-    // By default every second packet is acknowledged, which costs both ends. In slow start a small window waits for
-    // its acknowledgement, so that must not take long.
-    let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(limits::PACKETS_PER_ACK)).max_ack_delay(Some(limits::ACK_DELAY_MAX));
-    let mut config = TransportConfig::default();
-    config
-        .max_concurrent_bidi_streams(VarInt::from_u32(limits::STREAMS_MAX))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
-        .stream_receive_window(VarInt::from_u32(limits::RECEIVE_WINDOW_BYTES_MAX))
-        .receive_window(VarInt::from_u32(window_bytes))
-        .send_window(u64::from(limits::SEND_WINDOW_BYTES))
-        .mtu_discovery_config(Some(mtu))
-        .ack_frequency_config(Some(acks))
-        .congestion_controller_factory(Arc::new(ending.clone()))
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
-        .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL));
-    Arc::new(config)
+impl Paths {
+    fn transport(&self, peer: SocketAddr, window_bytes: u32) -> Arc<TransportConfig> {
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(route::datagram_bytes(peer, self.datagram_bytes_max));
+        // By default every second packet is acknowledged, which costs both ends. In slow start a small window waits for
+        // its acknowledgement, so that must not take long.
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(VarInt::from_u32(limits::PACKETS_PER_ACK))
+            .max_ack_delay(Some(limits::ACK_DELAY_MAX));
+        let mut config = TransportConfig::default();
+        config
+            .max_concurrent_bidi_streams(VarInt::from_u32(limits::STREAMS_MAX))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .datagram_receive_buffer_size(None)
+            .stream_receive_window(VarInt::from_u32(limits::RECEIVE_WINDOW_BYTES_MAX))
+            .receive_window(VarInt::from_u32(window_bytes))
+            .send_window(u64::from(limits::SEND_WINDOW_BYTES))
+            .mtu_discovery_config(Some(mtu))
+            .ack_frequency_config(Some(acks))
+            .congestion_controller_factory(Arc::new(self.ending.clone()))
+            .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+            .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL));
+        Arc::new(config)
+    }
 }
 
 const IDLE_TIMEOUT_MS: u32 = limits::IDLE_TIMEOUT.as_millis() as u32;

@@ -57,6 +57,7 @@ impl Transport {
             service: Arc::clone(&service),
             traffic: Arc::clone(&traffic),
             inbound: Default::default(),
+            acceptor: socket.acceptor(),
         });
         let listening = tokio::spawn(listener.run(socket.endpoint.clone()));
         Ok(Self {

@@ -4,12 +4,12 @@ use zstd::zstd_safe::{
     CCtx, CParameter, DCtx, DParameter, compress_bound, find_frame_compressed_size, get_frame_content_size,
 };
 
-use crate::limits::FRAME_CONTENT_BYTES_MAX;
+use crate::limits::{FRAME_CONTENT_BYTES_MAX, ZSTD_LEVEL};
 
 /// The window covers a whole stream and its prefix.
 const WINDOW_LOG: u32 = (2 * FRAME_CONTENT_BYTES_MAX).next_power_of_two().ilog2();
 
-/// The least that zstd's own tables have at our levels, for streams as long as a frame's.
+/// The tables that zstd has at `ZSTD_LEVEL`, for streams as long as a frame's.
 const TABLE_LOG_USUAL: u32 = 16;
 
 /// The compressed stream, or `None` where it would not be smaller.
@@ -21,8 +21,8 @@ pub(super) fn zstd(bytes: &[u8], prefix: Option<&[u8]>, level: i32) -> Option<Ve
     context.set_parameter(CParameter::CompressionLevel(level)).expect(known);
     if let Some(prefix) = prefix {
         context.set_parameter(CParameter::WindowLog(WINDOW_LOG)).expect(known);
-        // Of a prefix longer than eight times its tables zstd looks at the end only (`ZSTD_loadDictionaryContent`).
-        if prefix.len() > 8 << TABLE_LOG_USUAL {
+        // Of a prefix longer than eight times its tables a fast level looks at the end only (`ZSTD_loadDictionaryContent`).
+        if level <= ZSTD_LEVEL && prefix.len() > 8 << TABLE_LOG_USUAL {
             let table_log = (prefix.len() / 8).next_power_of_two().ilog2();
             context.set_parameter(CParameter::HashLog(table_log)).expect(known);
             context.set_parameter(CParameter::ChainLog(table_log)).expect(known);
@@ -60,7 +60,7 @@ pub(crate) fn unzstd(stream: &[u8], prefix: Option<&[u8]>, len_bytes: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{generate::noise, limits::ZSTD_LEVEL};
+    use crate::generate::noise;
 
     #[test]
     fn a_prefix_carries_what_stayed() {
