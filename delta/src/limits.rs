@@ -45,7 +45,7 @@ pub const ZSTD_LEVEL_SMALL: i32 = 9;
 /// Where a delta stops being small.
 pub const SMALL_DELTA_BYTES: u64 = 8 << 20;
 /// zstd level of every other delta.
-pub const ZSTD_LEVEL: i32 = 3;
+pub const ZSTD_LEVEL: i32 = 5;
 /// Frames that are encoded side by side, for each thread; bounds the encoder's memory.
 pub const FRAMES_IN_FLIGHT_PER_THREAD: usize = 2;
 

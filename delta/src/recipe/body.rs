@@ -9,8 +9,8 @@ use crate::limits::{FRAME_CONTENT_BYTES_MAX, ZSTD_LEVEL};
 /// The window covers a whole stream and its prefix.
 const WINDOW_LOG: u32 = (2 * FRAME_CONTENT_BYTES_MAX).next_power_of_two().ilog2();
 
-/// The tables that zstd has at `ZSTD_LEVEL`, for streams as long as a frame's.
-const TABLE_LOG_USUAL: u32 = 16;
+/// The hash table that zstd has at `ZSTD_LEVEL`, for streams as long as a frame's.
+const TABLE_LOG_USUAL: u32 = 19;
 
 /// The compressed stream, or `None` where it would not be smaller.
 ///
@@ -21,11 +21,10 @@ pub(super) fn zstd(bytes: &[u8], prefix: Option<&[u8]>, level: i32) -> Option<Ve
     context.set_parameter(CParameter::CompressionLevel(level)).expect(known);
     if let Some(prefix) = prefix {
         context.set_parameter(CParameter::WindowLog(WINDOW_LOG)).expect(known);
-        // Of a prefix longer than eight times its tables a fast level looks at the end only (`ZSTD_loadDictionaryContent`).
-        if level <= ZSTD_LEVEL && prefix.len() > 8 << TABLE_LOG_USUAL {
-            let table_log = (prefix.len() / 8).next_power_of_two().ilog2();
+        // Our faster level has room for half a million positions. A prefix and its stream have more, and the prefix would be forgotten first.
+        if level <= ZSTD_LEVEL {
+            let table_log = (prefix.len() + bytes.len()).next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, WINDOW_LOG);
             context.set_parameter(CParameter::HashLog(table_log)).expect(known);
-            context.set_parameter(CParameter::ChainLog(table_log)).expect(known);
         }
         context.ref_prefix(prefix).ok()?;
     }
