@@ -176,7 +176,8 @@ mod tests {
             let writers = [0, 1].map(|writer| {
                 let path = path.clone();
                 std::thread::spawn(move || {
-                    (0..).take_while(|n| File::create(path.join(format!("{writer}-{n}"))).is_ok()).count()
+                    // Work ends some time: a writer that never does could stay ahead for ever.
+                    (0..500).take_while(|n| File::create(path.join(format!("{writer}-{n}"))).is_ok()).count()
                 })
             });
             remove_dir(&path).expect("remove");
