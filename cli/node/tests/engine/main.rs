@@ -4,6 +4,8 @@ mod before;
 mod client;
 mod commits;
 mod damage;
+mod doctor;
+mod ending;
 mod failures;
 mod gate;
 mod hints;

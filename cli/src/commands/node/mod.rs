@@ -1,5 +1,6 @@
 //! `form node`.
 
+mod doctor;
 mod init;
 mod log;
 mod remove;
@@ -14,6 +15,7 @@ use crate::output::Output;
 /// Make, run and look at a node: the daemon on each host
 #[derive(Subcommand)]
 pub(crate) enum NodeCommand {
+    Doctor(doctor::DoctorArgs),
     Init(init::InitArgs),
     Remove(remove::RemoveArgs),
     Run(run::RunArgs),
@@ -22,6 +24,7 @@ pub(crate) enum NodeCommand {
 
 pub(super) async fn run(command: NodeCommand, output: Output) -> Result<(), Stop> {
     match command {
+        NodeCommand::Doctor(args) => doctor::run(args, output).await,
         NodeCommand::Init(args) => init::run(args, output).await,
         NodeCommand::Remove(args) => remove::run(args, output).await,
         NodeCommand::Run(args) => run::run(args, output).await,

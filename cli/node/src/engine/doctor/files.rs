@@ -26,7 +26,8 @@ pub(super) fn space(findings: &mut Findings, patient: &Patient<'_>) {
     for local in &patient.instances {
         // One that was never started has no images to be replaced.
         let Ok((_, allocated)) = images(patient.layout, local) else { continue };
-        let own = allocated.saturating_mul(2).saturating_sub(standby::allocated_bytes(patient.layout, &local.instance_id));
+        let own =
+            allocated.saturating_mul(2).saturating_sub(standby::allocated_bytes(patient.layout, &local.instance_id));
         let (sum, names) = needed.entry(&local.cluster_id).or_default();
         *sum = sum.saturating_add(own).saturating_add(FREE_BYTES_MIN);
         names.push(&local.name);

@@ -29,7 +29,10 @@ pub(super) async fn vmm(findings: &mut Findings, vmms: &Vmms, patient: &Patient<
         if let Some(was) = was {
             findings.problem(
                 "vmm",
-                format!("{} was started by {} {}, and the host has {} now", local.name, was.vmm, was.version, facts.version),
+                format!(
+                    "{} was started by {} {}, and the host has {} now",
+                    local.name, was.vmm, was.version, facts.version
+                ),
                 format!("stop and start it before the next commit: form manage stop --name {}", local.name),
             );
         }

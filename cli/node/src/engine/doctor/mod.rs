@@ -3,9 +3,9 @@
 //! A node that runs examines itself, and knows more: its VMs' states, its peers. Of one that does not run, the data
 //! directory is looked at from outside.
 
-mod own;
 mod files;
 mod host;
+mod own;
 mod peers;
 mod shared;
 mod vms;

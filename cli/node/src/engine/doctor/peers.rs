@@ -41,7 +41,8 @@ pub(super) async fn peers(findings: &mut Findings, patient: &Patient<'_>) {
         let why = error.cause.as_deref().unwrap_or(&error.message);
         let message = format!("node {} at {} does not answer: {why}", other.node_id, other.quic_addr);
         if hosted.is_empty() {
-            let remedy = format!("if it is gone for good: form node remove {} --store {}", other.node_id, patient.config.store);
+            let remedy =
+                format!("if it is gone for good: form node remove {} --store {}", other.node_id, patient.config.store);
             findings.note("nodes", message, remedy);
         } else {
             let remedy = format!(

@@ -46,7 +46,8 @@ pub(super) async fn store(findings: &mut Findings, patient: &Patient<'_>) {
         store.kv().revoke(lease).await
     };
     if let Err(error) = written.await {
-        let remedy = "bring it back: space on its disk, the file's owner, its host. Until then no commit begins or ends";
+        let remedy =
+            "bring it back: space on its disk, the file's owner, its host. Until then no commit begins or ends";
         findings.failed("store", &ApiError { remedy: None, ..error.into() }, remedy);
         return;
     }

@@ -60,7 +60,9 @@ pub(super) async fn instances(findings: &mut Findings, patient: &Patient<'_>) {
             findings.problem(
                 "instances",
                 format!("{name} has a VM that did not answer when its node started"),
-                format!("form manage start --name {name} asks it again; if it never answers, end its process and start it"),
+                format!(
+                    "form manage start --name {name} asks it again; if it never answers, end its process and start it"
+                ),
             );
         }
         if patient.participants.iter().any(|p| p.instance_id == local.instance_id) {
