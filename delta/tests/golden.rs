@@ -91,7 +91,7 @@ fn an_image_index_is_as_documented() {
         changed: (1_795_422_310, 250_000_000),
     };
     let manifest = hello().0;
-    let blocks = BlockIndex::build(&image(b"hello, world").unwrap(), manifest.root()).unwrap();
+    let blocks = Some(BlockIndex::build(&image(b"hello, world").unwrap(), manifest.root()).unwrap());
     let index = ImageIndex { identity, manifest, blocks };
     assert_eq!(hex(&index.encode()), documented("### Image index: worked example"));
 }
