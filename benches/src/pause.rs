@@ -19,7 +19,7 @@ use crate::{
 
 const MEMORY_MIB: [u64; 4] = [512, 1024, 2048, 4096];
 const REWRITTEN_MIB: [u64; 4] = [0, 16, 64, 128];
-/// The files that the writer takes in turns are as long as this; so is what it writes at a time.
+/// The files that the writer takes in turns are as long as this; so is what it writes at once.
 const PIECE_MIB: u64 = 16;
 /// Of a guest's memory.
 const IN_USE: f64 = 0.5;
@@ -27,9 +27,25 @@ const IN_USE: f64 = 0.5;
 const BOUND_MS: f64 = 30.0;
 const COMPARE_PASSES: usize = 3;
 
-/// A writer: rewrites the first `$1` MiB of /tmp/set with one of two files, again and again; with a second argument once.
-const WRITER: &str = "while :; do for f in a b; do n=0; while [ $n -lt $1 ]; do \
-    dd if=/tmp/$f of=/tmp/set bs=1M seek=$n conv=notrunc 2> /dev/null; n=$((n + 16)); done; done; [ -z \"$2\" ] || exit 0; done";
+/// A writer, in Perl, which the guest has: rewrites the first so many MiB of /tmp/set with one of two files in turns, for ever; or once with each.
+const WRITER: &str = r#"
+my ($mib, $once) = @ARGV;
+my @pieces;
+for my $name ("a", "b") {
+  open(my $file, "<", "/tmp/$name") or die $!;
+  local $/;
+  push @pieces, scalar <$file>;
+}
+open(my $set, "+<", "/tmp/set") or die $!;
+do {
+  for my $piece (@pieces) {
+    for (my $at = 0; $at < $mib << 20; $at += length $piece) {
+      sysseek($set, $at, 0);
+      syswrite($set, $piece) == length $piece or die $!;
+    }
+  }
+} until $once;
+"#;
 
 /// Runs all commits and writes their rows.
 pub fn run(settings: &Settings) -> Result<()> {
@@ -112,8 +128,8 @@ impl Guests {
         source.run(&format!(
             "for f in a b; do dd if=/dev/urandom of=/tmp/$f bs=1M count={PIECE_MIB} 2> /dev/null; done"
         ))?;
-        source.run(&format!("cat > /tmp/writer << 'EOF'\n{WRITER}\nEOF"))?;
-        source.run(&format!("sh /tmp/writer {most_mib} once"))?;
+        source.run(&format!("cat > /tmp/writer << 'EOF'{WRITER}EOF"))?;
+        source.run(&format!(": > /tmp/set; perl /tmp/writer {most_mib} once"))?;
         let fill_mib = (memory_mib as f64 * IN_USE) as u64;
         for number in 0..fill_mib.saturating_sub(most_mib + 2 * PIECE_MIB) / PIECE_MIB {
             source.run(&format!("cat /tmp/a > /tmp/fill-{number}"))?;
@@ -130,7 +146,7 @@ impl Guests {
     fn commit(&mut self, rewritten_mib: u64) -> Result<Run> {
         until_idle([1, 2].map(|number| self.cluster.node_ref(number)).into_iter())?;
         if rewritten_mib > 0 {
-            self.source()?.run(&format!("(sh /tmp/writer {rewritten_mib} & echo $! > /tmp/pid)"))?;
+            self.source()?.run(&format!("(perl /tmp/writer {rewritten_mib} & echo $! > /tmp/pid)"))?;
         }
         let (_, _, summary) = commit(&self.cluster.form(1), "guest-1", &[])?;
         if rewritten_mib > 0 {

@@ -59,6 +59,7 @@ impl Tool for Commit {
 /// Two nodes with an instance each, made from the same bases.
 struct Home {
     bases: Vec<PathBuf>,
+    /// Whether the last thing that happened was a commit of the base. Joining is not enough: standbys come after a commit.
     is_at_base: bool,
     // The nodes end before their network goes.
     cluster: Option<Cluster>,
@@ -74,7 +75,7 @@ impl Home {
             Ok(NodeOptions { room: Some(network.room(number)?), api, quic: Network::quic(number), qemu: None })
         };
         let cluster = nodes::start(settings, Assets::without_guest()?, scene, vec![options(0)?, options(1)?])?;
-        let home = Home { bases: bases.to_owned(), is_at_base: true, cluster: Some(cluster), network };
+        let home = Home { bases: bases.to_owned(), is_at_base: false, cluster: Some(cluster), network };
         nodes::create(home.cluster()?, 1, SOURCE, &From::Spec(spec(bases)?))?;
         nodes::create(home.cluster()?, 2, TARGET, &From::Like(SOURCE))?;
         Ok(home)
