@@ -60,6 +60,6 @@ pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// before it kills (docs/operate.md has 60 s).
 pub(crate) const ENDING_GRACE: Duration = Duration::from_secs(20);
 /// How long it then waits for nodes of others to acknowledge what is decided: they carry it out without it.
-pub(crate) const ENDING_ACKNOWLEDGED: Duration = Duration::from_secs(3);
+pub(crate) const ENDING_ACKNOWLEDGED: Duration = Duration::from_secs(5);
 /// How often it looks whether it is done.
 pub(crate) const ENDING_POLL: Duration = Duration::from_millis(50);

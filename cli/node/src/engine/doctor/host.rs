@@ -70,11 +70,16 @@ pub(super) fn writing(findings: &mut Findings, patient: &Patient<'_>) {
 /// A clone of a file without a name is tried.
 fn shares_blocks(patient: &Patient<'_>) -> Result<bool, String> {
     use std::os::unix::fs::FileExt as _;
-    let unnamed = || -> std::io::Result<File> {
+    let unnamed = || -> rustix::io::Result<File> {
         let flags = rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR;
         Ok(rustix::fs::open(patient.layout.root(), flags, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?.into())
     };
-    let (from, to) = (unnamed().map_err(|e| e.to_string())?, unnamed().map_err(|e| e.to_string())?);
+    let (from, to) = match (unnamed(), unnamed()) {
+        (Ok(from), Ok(to)) => (from, to),
+        // A file system that has no such files (overlayfs, older ones) shares no blocks either.
+        (Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR), _) => return Ok(false),
+        (Err(error), _) | (_, Err(error)) => return Err(error.to_string()),
+    };
     from.write_all_at(&[1; 4096], 0).map_err(|e| e.to_string())?;
     let kind = form_delta::clone_file(&from, &to).map_err(|e| chain(&e))?;
     Ok(kind == form_delta::CloneKind::Reflink)

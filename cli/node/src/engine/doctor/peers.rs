@@ -1,10 +1,19 @@
 //! The installation's other nodes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper_util::rt::TokioIo;
 
 use super::{Findings, Patient};
+use crate::engine::Node;
+use crate::engine::serve::unreachable;
 use crate::error::{ApiError, ErrorCode};
 
 /// A node that does not answer within this is as good as away.
@@ -20,12 +29,9 @@ pub(super) async fn peers(findings: &mut Findings, patient: &Patient<'_>) {
     let own = node.id().to_string();
     let others: Vec<_> = nodes.into_iter().filter(|other| other.node_id != own).collect();
     let asked = join_all(others.iter().map(|other| async {
-        let reach = async {
-            let peer = node.peer(&other.node_id).await?;
-            node.transport()?.open_http(&peer).await.map_err(crate::engine::serve::unreachable)
-        };
+        let reach = answers(node, &other.node_id);
         match tokio::time::timeout(ANSWER_WITHIN, reach).await {
-            Ok(reached) => reached.map(drop),
+            Ok(reached) => reached,
             Err(_) => Err(ApiError::new(ErrorCode::TargetUnavailable, "no answer within 5 s")),
         }
     }));
@@ -56,4 +62,18 @@ pub(super) async fn peers(findings: &mut Findings, patient: &Patient<'_>) {
     if reached == others.len() {
         findings.ok("nodes", format!("{reached} others answer"));
     }
+}
+
+/// Asks a node for something that it has at hand. A stream that opens says nothing yet: the other end may just have gone.
+async fn answers(node: &Arc<Node>, node_id: &str) -> Result<(), ApiError> {
+    let silent = |error: hyper::Error| {
+        ApiError::new(ErrorCode::TargetUnavailable, format!("node {node_id} did not answer")).cause(error)
+    };
+    let peer = node.peer(node_id).await?;
+    let stream = node.transport()?.open_http(&peer).await.map_err(unreachable)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(silent)?;
+    tokio::spawn(connection);
+    let request = Request::get("/api/v1/openapi.json").header(HOST, "node").body(Empty::<Bytes>::new());
+    let request = request.map_err(|e| ApiError::internal("ask a node", e))?;
+    sender.send_request(request).await.map(drop).map_err(silent)
 }

@@ -72,7 +72,7 @@ fn show(picture: &Picture, shown: &mut BTreeSet<String>, paints: bool, output: O
     if paints {
         let text = picture.screen();
         // Home, then all that is below is cleared. Nothing is left to tell of a terminal that is gone.
-        let _ = write!(std::io::stdout().lock(), "\x1b[H\x1b[J{text}\n").and_then(|()| std::io::stdout().flush());
+        let _ = writeln!(std::io::stdout().lock(), "\x1b[H\x1b[J{text}").and_then(|()| std::io::stdout().flush());
     } else if output.is_json() {
         if keys != *shown {
             output.json_line(picture);
