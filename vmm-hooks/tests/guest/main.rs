@@ -9,4 +9,5 @@ mod carries;
 mod console;
 mod fixture;
 mod hints;
+mod keeping;
 mod life;
