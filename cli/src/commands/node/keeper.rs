@@ -16,6 +16,7 @@ pub(super) fn command() -> KeeperCommand {
     KeeperCommand {
         program: "/proc/self/exe".into(),
         called: "form".into(),
-        arguments: vec!["node".into(), "keeper".into()],
+        // A name may begin with a dash.
+        arguments: vec!["node".into(), "keeper".into(), "--".into()],
     }
 }
