@@ -139,8 +139,8 @@ impl Guest {
             match answer.get("status").and_then(Value::as_str) {
                 Some("completed") => return Ok(()),
                 Some("failed") => return failed("no reason given"),
-                // It may be stuck on the way; nobody waits for it any more.
-                Some("cancelled" | "cancelling") => return failed("cancelled"),
+                // Not by us: its keeper has lost patience. It may be stuck on the way; nobody waits for it any more.
+                Some("cancelled" | "cancelling") => return Err(Error::Voided { name: self.name.clone() }),
                 _ => {}
             }
             self.pause_before_next(operation, until, MIGRATE_TIMEOUT).await?;
