@@ -129,7 +129,7 @@ fn floor_s(pair: &PairResult, form: &ToolResult) -> Option<f64> {
 
 /// Bytes of the image that were encoded and not taken from a base, by kind of recipe.
 fn sent_bytes(kinds: &Value) -> Option<f64> {
-    let is_sent = |kind: &str| ["raw", "zstd", "xor"].iter().any(|sent| kind.starts_with(sent));
+    let is_sent = |kind: &str| ["raw", "zstd", "edited"].iter().any(|sent| kind.starts_with(sent));
     let kinds = kinds.as_object()?.iter().filter(|(kind, _)| is_sent(kind));
     Some(kinds.filter_map(|(_, share)| share["image_bytes"].as_f64()).sum())
 }

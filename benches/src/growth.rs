@@ -104,6 +104,7 @@ fn measure<F: Fn(u64) -> bool>(
             command.args(["yardstick", verb]);
             Result::Ok(command)
         };
+        Usage::default().run(delta("standby").arg("--base").arg(&base).arg(&standby))?;
         compare.run(yardstick("compare")?.arg(&base).arg(&new))?;
         make.run(delta("make").arg("--base").arg(&base).arg("--new").arg(&new).arg("--out").arg(&patch))?;
         let mut command = delta("apply");
