@@ -185,6 +185,24 @@ mod tests {
         assert_eq!(figures(&pair(16_000 + 2048, 9.0)), [(2.0, false), (0.9, false), (4.5, false), (0.9, false)]);
     }
 
+    /// The rows that the other benchmarks leave, by the names they give them.
+    #[test]
+    fn nothing_is_left_unmeasured_when_all_have_run() {
+        let row =
+            |bench: &str, name: &str, value| Row { bench: bench.into(), name: name.into(), value, unit: "".into() };
+        let rows = [
+            row("growth", "hint/ratio", 0.09),
+            row("quic", "QUIC, MTU 1452", 900.0),
+            row("quic", "QUIC, MTU 1452 / TCP + TLS", 0.4),
+            row("quic", "QUIC, MTU of loopback / TCP + TLS", 1.2),
+            row("pause", "worst/ratio", 0.9),
+        ];
+        let lines = lines(&pair(1, 1.0), &rows);
+        assert!(lines.iter().all(|line| line.figure.is_some()), "{lines:?}");
+        let held: Vec<_> = lines[lines.len() - 4..].iter().map(|line| (line.figure.unwrap(), line.holds())).collect();
+        assert_eq!(held, [(0.09, Some(true)), (0.4, Some(false)), (1.2, Some(true)), (0.9, Some(true))]);
+    }
+
     #[test]
     fn what_was_not_measured_holds_nothing() {
         let lines = lines(&pair(1, 1.0), &[]);

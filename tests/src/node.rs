@@ -168,6 +168,11 @@ impl Node {
         process.wait().map(drop).context(io)
     }
 
+    /// The process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// Its name in the scene.
     pub fn name(&self) -> &str {
         &self.name
