@@ -152,6 +152,7 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &Has
             remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
         }
     }
+    end_others(node, live).await?;
     let known: HashSet<_> = node.db.instances()?.into_iter().map(|l| l.instance_id).collect();
     for name in names(&node.layout.instances()).into_iter().filter(|name| !known.contains(name)) {
         let dir = node.layout.instance(&name);
@@ -168,6 +169,20 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &Has
         }
         // Not empty: an instance of this node is still in it.
         let _ = std::fs::remove_dir(&attempt);
+    }
+    Ok(())
+}
+
+/// VM processes on files of this node that are none of its VMs: their directories, where they would be looked for, are gone.
+async fn end_others(node: &Node, live: &HashSet<(String, String)>) -> Result<(), ApiError> {
+    let mut uuids = HashSet::new();
+    for local in node.db.instances()? {
+        let own = live.iter().filter(|(instance, _)| *instance == local.instance_id);
+        uuids.extend(own.map(|(_, name)| local.machine(&node.layout, name, false).uuid));
+    }
+    let ended = node.vmms.qemu.end_others(&node.layout.instances(), &uuids).await.map_err(vmm_error)?;
+    if ended > 0 {
+        tracing::warn!(ended, "VM processes were left over");
     }
     Ok(())
 }

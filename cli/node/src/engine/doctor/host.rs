@@ -2,17 +2,18 @@
 
 use std::fs::File;
 
+use form_vmm_hooks::Vmm;
+
 use super::{Findings, Patient};
 use crate::engine::build::chain;
 use crate::engine::lifecycle::vmm_error;
 use crate::engine::preflight::vmm_view;
 use crate::engine::standby;
-use crate::engine::vms::Vmms;
 use crate::spec::VmmSpec;
 
-pub(super) async fn vmm(findings: &mut Findings, vmms: &Vmms, patient: &Patient<'_>) {
+pub(super) async fn vmm(findings: &mut Findings, qemu: &dyn Vmm, patient: &Patient<'_>) {
     let needed = patient.instances.iter().any(|local| matches!(local.spec.vmm, VmmSpec::Qemu(_)));
-    let facts = match vmms.qemu.host().await {
+    let facts = match qemu.host().await {
         Ok(facts) => vmm_view(&facts),
         Err(error) => {
             let error = vmm_error(error);

@@ -13,14 +13,13 @@ mod vms;
 use std::path::Path;
 use std::sync::Arc;
 
-use form_vmm_hooks::{Accel, Files, FilesConfig, Qemu, QemuConfig};
+use form_vmm_hooks::{Qemu, QemuConfig};
 
 use super::db::NodeDb;
 use super::flight;
 use super::instance::LocalInstance;
 use super::layout::Layout;
 use super::recover::attempt_id;
-use super::vms::Vmms;
 use super::{Node, blocking, target};
 use crate::api::flight::ParticipantInFlight;
 use crate::api::health::{Finding, HealthView, Verdict};
@@ -94,7 +93,7 @@ pub(crate) async fn of_running(node: &Arc<Node>) -> Result<HealthView, ApiError>
         participants,
         node: Some(node),
     };
-    host::vmm(&mut findings, &node.vmms, &patient).await;
+    host::vmm(&mut findings, &*node.vmms.qemu, &patient).await;
     examine(&mut findings, &patient).await;
     Ok(HealthView::new(Some(node.id().to_string()), true, findings.0))
 }
@@ -129,11 +128,9 @@ pub async fn doctor(data_dir: &Path, verify: bool) -> Result<(HealthView, Option
     };
     let patient = Patient { layout: &layout, config: &config, store, db, instances, participants, node: None };
     let binary = config.qemu.clone().unwrap_or_else(|| "qemu-system-x86_64".into());
-    let vmms = Vmms {
-        qemu: Arc::new(Qemu::new(QemuConfig { binary, accel: Accel::Auto })),
-        files: Arc::new(Files::new(FilesConfig { programs: layout.commands(), links: layout.live_links() })),
-    };
-    host::vmm(&mut findings, &vmms, &patient).await;
+    // It captures nothing, so it needs no keeper.
+    let qemu = Qemu::new(QemuConfig { binary, ..QemuConfig::default() });
+    host::vmm(&mut findings, &qemu, &patient).await;
     examine(&mut findings, &patient).await;
     if verify {
         files::verify(&mut findings, &patient).await;
