@@ -36,6 +36,7 @@ mod source;
 mod space;
 mod standby;
 mod target;
+mod traces;
 mod vms;
 mod work;
 
