@@ -23,6 +23,7 @@ mod coordinator;
 mod ids;
 mod limits;
 mod message;
+mod owed;
 mod participant;
 mod record;
 mod retry;

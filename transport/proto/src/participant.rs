@@ -9,6 +9,7 @@ use alloc::collections::VecDeque;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::limits::{ASK_STORE_MS, EFFECT};
+use crate::owed::Owed;
 use crate::{AttemptId, Body, Epoch, Message, Millis, Outcome, OutcomeRead, Record, Refusal, Settled, Step, Work};
 
 /// What a participant is told.
@@ -32,6 +33,8 @@ pub enum ParticipantInput {
     RolledBack(AttemptId),
     /// The store knows that the outcome is carried out here.
     Acknowledged(AttemptId),
+    /// It may not; it is told again.
+    NotAcknowledged(AttemptId),
     /// The last effect that must succeed failed; it is tried again.
     EffectFailed(AttemptId),
     /// Answer to [`ParticipantOutput::ReadOutcome`].
@@ -68,8 +71,8 @@ enum State {
     Idle,
     Staging(Work),
     At(Step, Work),
-    /// Carried out; the store does not know it for certain.
-    Acknowledging(Settled),
+    /// Carried out; the record that says so is being written.
+    Settling(Settled),
 }
 
 /// The machine of one instance.
@@ -79,10 +82,14 @@ pub struct Participant {
     settled: Option<Settled>,
     /// A record is on its way to the disk; what happens next is in `state` already.
     persisting: bool,
-    /// An effect is running: `Activate`, `Finalize`, `RollBack` or `Acknowledge`.
+    /// An effect is running: `Activate`, `Finalize` or `RollBack`.
     acting: bool,
     /// When that was tried first.
     since: Millis,
+    /// It has been carried out; its record waits until the store knows of the earlier attempt, which it replaces.
+    carried_out: bool,
+    /// Durably settled, and the store may not know it yet. A later attempt goes on beside that.
+    owed: Owed,
     /// The outcome came while `Activate` was running.
     decided: Option<Outcome>,
     deadline: Option<Millis>,
@@ -99,24 +106,25 @@ impl Participant {
             persisting: false,
             acting: false,
             since: now,
+            carried_out: false,
+            owed: Owed::default(),
             decided: None,
             deadline: None,
             outputs: VecDeque::new(),
         };
-        match (record.work, record.settled) {
-            (None, None) => {}
+        if let Some(settled) = record.settled {
             // It may have been lost between its record and the store's.
-            (None, Some(settled)) => {
-                this.state = State::Acknowledging(settled);
-                this.act();
-            }
+            this.tell(settled, now);
+        }
+        match record.work {
+            None => {}
             // The activation was cut short before it promised anything: undo it alone.
-            (Some((Step::Activating, work)), _) => this.persist(Step::RollingBack, work),
-            (Some((step @ (Step::Resuming | Step::RollingBack), work)), _) => {
+            Some((Step::Activating, work)) => this.persist(Step::RollingBack, work),
+            Some((step @ (Step::Resuming | Step::RollingBack), work)) => {
                 this.state = State::At(step, work);
                 this.act();
             }
-            (Some((step @ (Step::Prepared | Step::Active), work)), _) => {
+            Some((step @ (Step::Prepared | Step::Active), work)) => {
                 this.state = State::At(step, work);
                 this.ask_store(work.attempt, now);
             }
@@ -124,7 +132,7 @@ impl Participant {
         this
     }
 
-    /// The attempt that the instance is locked to, if any: from its offer until the store knows that it is settled here.
+    /// The attempt that holds the instance's lifecycle, if any: from its offer until it is durably carried out.
     #[must_use]
     pub fn attempt(&self) -> Option<AttemptId> {
         self.current().map(|(attempt, _)| attempt)
@@ -134,7 +142,7 @@ impl Participant {
         match self.state {
             State::Idle => None,
             State::Staging(work) | State::At(_, work) => Some((work.attempt, work.epoch)),
-            State::Acknowledging(settled) => Some((settled.attempt, settled.epoch)),
+            State::Settling(settled) => Some((settled.attempt, settled.epoch)),
         }
     }
 
@@ -143,14 +151,15 @@ impl Participant {
     pub fn step(&self) -> Option<Step> {
         match self.state {
             State::At(step, _) => Some(step),
-            State::Idle | State::Staging(_) | State::Acknowledging(_) => None,
+            State::Idle | State::Staging(_) | State::Settling(_) => None,
         }
     }
 
     /// When to hand in [`ParticipantInput::Tick`].
     #[must_use]
     pub fn deadline(&self) -> Option<Millis> {
-        if self.persisting { None } else { self.deadline }
+        let state = self.deadline.filter(|_| !self.persisting);
+        [state, self.owed.deadline()].into_iter().flatten().min()
     }
 
     /// The next thing to do, in order.
@@ -161,6 +170,12 @@ impl Participant {
     /// The one way in.
     pub fn handle(&mut self, input: ParticipantInput, now: Millis) {
         use ParticipantInput as In;
+        match input {
+            In::Acknowledged(a) => return self.acknowledged(a),
+            In::NotAcknowledged(a) => return self.owed.not_acknowledged(a, now),
+            In::Tick => self.outputs.extend(self.owed.due(now).map(ParticipantOutput::Acknowledge)),
+            _ => {}
+        }
         if self.persisting {
             if input == In::Persisted {
                 self.persisting = false;
@@ -188,9 +203,9 @@ impl Participant {
             }
             In::Activated(a) => self.activated(a, true),
             In::ActivateFailed(a) => self.activated(a, false),
-            In::Finalized(a) => self.carried_out(a, Step::Resuming, Outcome::Committed),
-            In::RolledBack(a) => self.carried_out(a, Step::RollingBack, Outcome::Aborted),
-            In::Acknowledged(a) => self.acknowledged(a),
+            In::Finalized(a) => self.carried_out(a, Step::Resuming),
+            In::RolledBack(a) => self.carried_out(a, Step::RollingBack),
+            In::Acknowledged(_) | In::NotAcknowledged(_) => {}
             In::EffectFailed(a) => {
                 if self.attempt() == Some(a) && self.acting {
                     self.acting = false;
@@ -211,11 +226,11 @@ impl Participant {
         if let Some(settled) = self.settled
             && epoch <= settled.epoch
         {
-            return match (settled.attempt == attempt, self.state) {
+            return match (settled.attempt == attempt, self.owed.is_none()) {
                 (false, _) => self.send(attempt, epoch, Body::Refused(Refusal::Stale)),
+                (true, true) => self.send(attempt, epoch, Body::Settled(settled.outcome)),
                 // It is said once the store knows.
-                (true, State::Acknowledging(_)) => {}
-                (true, _) => self.send(attempt, epoch, Body::Settled(settled.outcome)),
+                (true, false) => {}
             };
         }
         let Some((current, current_epoch)) = self.current() else {
@@ -228,7 +243,7 @@ impl Participant {
                 }
                 Body::Activate => self.send(attempt, epoch, Body::Refused(Refusal::NotPrepared)),
                 // It refused the offer, or never saw it: nothing to undo, but the epoch is closed.
-                Body::Decided(Outcome::Aborted) => self.settle(Settled { attempt, epoch, outcome: Outcome::Aborted }),
+                Body::Decided(Outcome::Aborted) => self.close(attempt, epoch),
                 _ => {}
             };
         };
@@ -266,7 +281,7 @@ impl Participant {
 
     /// The outcome is known here, and is being carried out.
     fn is_decided(&self) -> bool {
-        matches!(self.state, State::At(Step::Resuming | Step::RollingBack, _) | State::Acknowledging(_))
+        matches!(self.state, State::At(Step::Resuming | Step::RollingBack, _) | State::Settling(_))
     }
 
     /// The store's word, read by ourselves or by the coordinator.
@@ -280,10 +295,10 @@ impl Participant {
             OutcomeRead::Pending | OutcomeRead::Unknown => return self.deadline = Some(now.after(ASK_STORE_MS)),
         };
         match (outcome, self.state) {
-            (_, State::Idle | State::Acknowledging(_)) => {}
+            (_, State::Idle | State::Settling(_)) => {}
             (Outcome::Aborted, State::Staging(work)) => {
                 self.discard(work);
-                self.settle(Settled { attempt: work.attempt, epoch: work.epoch, outcome });
+                self.close(work.attempt, work.epoch);
             }
             // It can't have been counted on: its record was lost after its promise. It becomes ready, then goes on.
             (Outcome::Committed, State::Staging(_)) => self.deadline = Some(now.after(ASK_STORE_MS)),
@@ -314,24 +329,39 @@ impl Participant {
         }
     }
 
-    fn carried_out(&mut self, attempt: AttemptId, step: Step, outcome: Outcome) {
+    fn carried_out(&mut self, attempt: AttemptId, step: Step) {
         if let State::At(at, work) = self.state
             && at == step
             && work.attempt == attempt
             && self.acting
         {
-            self.settle(Settled { attempt, epoch: work.epoch, outcome });
+            self.acting = false;
+            self.carried_out = true;
+            self.settle_at_last();
         }
     }
 
-    fn acknowledged(&mut self, attempt: AttemptId) {
-        if let State::Acknowledging(settled) = self.state
-            && settled.attempt == attempt
+    /// A record holds one settled attempt: the next one is recorded when the store needs not be told of the last any more.
+    fn settle_at_last(&mut self) {
+        if let State::At(step, Work { attempt, epoch, .. }) = self.state
+            && self.carried_out
+            && self.owed.is_none()
         {
-            self.state = State::Idle;
-            self.acting = false;
-            self.deadline = None;
+            self.carried_out = false;
+            let outcome = if step == Step::Resuming { Outcome::Committed } else { Outcome::Aborted };
+            self.settle(Settled { attempt, epoch, outcome });
+        }
+    }
+
+    fn tell(&mut self, settled: Settled, now: Millis) {
+        self.owed.begin(settled, now);
+        self.outputs.push_back(ParticipantOutput::Acknowledge(settled));
+    }
+
+    fn acknowledged(&mut self, attempt: AttemptId) {
+        if let Some(settled) = self.owed.acknowledged(attempt) {
             self.send(settled.attempt, settled.epoch, Body::Settled(settled.outcome));
+            self.settle_at_last();
         }
     }
 
@@ -341,10 +371,10 @@ impl Participant {
         }
         self.deadline = None;
         match self.state {
-            State::Idle => {}
+            State::Idle | State::Settling(_) => {}
             State::Staging(work) => self.ask_store(work.attempt, now),
             State::At(_, work) if !self.is_decided() => self.ask_store(work.attempt, now),
-            State::At(..) | State::Acknowledging(_) => self.act(),
+            State::At(..) => self.act(),
         }
     }
 
@@ -355,7 +385,11 @@ impl Participant {
             State::Idle | State::Staging(_) => {}
             State::At(Step::Prepared, work) => self.promise(work, Body::Ready, now),
             State::At(Step::Active, work) => self.promise(work, Body::Active, now),
-            State::At(Step::Activating | Step::Resuming | Step::RollingBack, _) | State::Acknowledging(_) => self.act(),
+            State::At(Step::Activating | Step::Resuming | Step::RollingBack, _) => self.act(),
+            State::Settling(settled) => {
+                self.state = State::Idle;
+                self.tell(settled, now);
+            }
         }
     }
 
@@ -369,8 +403,9 @@ impl Participant {
             State::At(Step::Activating, work) => ParticipantOutput::Activate(work),
             State::At(Step::Resuming, work) => ParticipantOutput::Finalize(work),
             State::At(Step::RollingBack, work) => ParticipantOutput::RollBack(work),
-            State::Acknowledging(settled) => ParticipantOutput::Acknowledge(settled),
-            State::Idle | State::Staging(_) | State::At(Step::Prepared | Step::Active, _) => return,
+            State::Idle | State::Staging(_) | State::Settling(_) | State::At(Step::Prepared | Step::Active, _) => {
+                return;
+            }
         };
         self.acting = true;
         self.deadline = None;
@@ -382,8 +417,16 @@ impl Participant {
         self.write(Record { settled: self.settled, work: Some((step, work)) });
     }
 
+    /// Nothing of the attempt is here: that is recorded, unless the store has first to be told of an earlier one. Then the
+    /// coordinator says it again.
+    fn close(&mut self, attempt: AttemptId, epoch: Epoch) {
+        if self.owed.is_none() {
+            self.settle(Settled { attempt, epoch, outcome: Outcome::Aborted });
+        }
+    }
+
     fn settle(&mut self, settled: Settled) {
-        self.state = State::Acknowledging(settled);
+        self.state = State::Settling(settled);
         self.settled = Some(settled);
         self.write(Record { settled: Some(settled), work: None });
     }

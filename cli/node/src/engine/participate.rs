@@ -176,7 +176,7 @@ pub(crate) fn carry_out(node: &Arc<Node>, instance: &str, output: ParticipantOut
                     Ok(_) => ParticipantInput::Acknowledged(settled.attempt),
                     Err(error) => {
                         tracing::warn!(instance, %error, "the outcome is carried out, but the store was not told");
-                        ParticipantInput::EffectFailed(settled.attempt)
+                        ParticipantInput::NotAcknowledged(settled.attempt)
                     }
                 };
                 node.input(Input::Participant(instance, input));

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use form_proto::{AttemptId, Participant, Record};
+use form_proto::{AttemptId, Record};
 use form_vmm_hooks::{Vm, VmState};
 
 use super::build::chain;
@@ -60,7 +60,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
             }
             node.add_work(&instance, attempt, Work::new(context, Vec::new()));
         }
-        node.set_busy(&instance, Participant::recover(record, node.now()).attempt());
+        node.set_busy(&instance, record.work.map(|(_, work)| work.attempt));
         node.input(Input::Recover(instance, record));
     }
     sweep(node, &live, &staging).await?;

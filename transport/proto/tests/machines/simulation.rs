@@ -116,6 +116,7 @@ fn is_fault(action: Action) -> bool {
         Action::Lease { answered, .. }
         | Action::Reply { answered, .. }
         | Action::Outcome { answered, .. }
+        | Action::Acknowledge { answered, .. }
         | Action::Read { answered, .. } => !answered,
         Action::Fail { .. }
         | Action::Crash { .. }

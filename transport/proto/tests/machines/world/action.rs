@@ -55,7 +55,12 @@ pub(crate) enum Action {
     Fail {
         instance: usize,
     },
-    /// The store's answer.
+    /// The store's answer to what was carried out.
+    Acknowledge {
+        instance: usize,
+        answered: bool,
+    },
+    /// The store's answer to what was asked.
     Read {
         instance: usize,
         answered: bool,
@@ -115,8 +120,8 @@ impl World {
     /// is such a thing.
     fn urgent_actions(&self, found: &mut Vec<Action>) -> bool {
         let is_urgent = |this: &super::Instance| {
-            let amid = this.doing.is_some_and(|doing| doing.step > 0 || doing.act == super::Act::Acknowledge);
-            this.writing.is_some() || this.reading.is_some() || amid
+            let amid = this.doing.is_some_and(|doing| doing.step > 0);
+            this.writing.is_some() || this.reading.is_some() || this.telling.is_some() || amid
         };
         if let Some(instance) = self.instances.iter().position(is_urgent) {
             self.of_instance(instance, found);
@@ -142,6 +147,10 @@ impl World {
         let this = &self.instances[instance];
         if this.writing.is_some() {
             found.push(Action::Written { instance });
+        }
+        if this.telling.is_some() {
+            let answers: &[bool] = if self.limits.failures > 0 { &[true, false] } else { &[true] };
+            found.extend(answers.iter().map(|&answered| Action::Acknowledge { instance, answered }));
         }
         if this.reading.is_some() {
             found.extend([true, false].map(|answered| Action::Read { instance, answered }));
@@ -231,6 +240,10 @@ impl World {
             Action::Fail { instance } => {
                 self.limits.failures -= 1;
                 self.fail(instance);
+            }
+            Action::Acknowledge { instance, answered } => {
+                self.limits.failures -= u8::from(!answered);
+                self.acknowledge(instance, answered);
             }
             Action::Read { instance, answered } => self.read(instance, answered),
             Action::Tick { instance } => self.tell(instance, ParticipantInput::Tick),

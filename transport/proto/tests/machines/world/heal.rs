@@ -53,6 +53,7 @@ impl World {
             Action::Lease { answered, .. }
             | Action::Reply { answered, .. }
             | Action::Outcome { answered, .. }
+            | Action::Acknowledge { answered, .. }
             | Action::Read { answered, .. } => answered,
             // A node that was restarted aborts what it coordinated; a living one waits for its answer.
             Action::Transact { attempt, transaction } => {

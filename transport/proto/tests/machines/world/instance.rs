@@ -26,7 +26,6 @@ pub(crate) enum Act {
     Activate,
     Finalize,
     RollBack,
-    Acknowledge,
 }
 
 /// An effect that runs.
@@ -44,6 +43,8 @@ pub(crate) struct Instance {
     /// A record on its way to the disk.
     pub(crate) writing: Option<Record>,
     pub(crate) doing: Option<Doing>,
+    /// The attempt that it is telling the store it has carried out.
+    pub(crate) telling: Option<usize>,
     /// The attempt whose outcome it has asked for.
     pub(crate) reading: Option<usize>,
     pub(crate) current: Vm,
@@ -67,6 +68,7 @@ impl Instance {
             durable: Record::default(),
             writing: None,
             doing: None,
+            telling: None,
             reading: None,
             current: Vm::Running,
             incoming: Vm::Gone,
@@ -83,6 +85,7 @@ impl Instance {
             self.durable = record;
         }
         self.doing = None;
+        self.telling = None;
         self.reading = None;
         if host {
             (self.current, self.incoming) = (Vm::Gone, Vm::Gone);
@@ -195,10 +198,6 @@ impl Instance {
                 }
                 done(In::RolledBack(id))
             }
-            (Act::Acknowledge, _) => {
-                store.acknowledge(attempt, index);
-                done(In::Acknowledged(id))
-            }
         }
     }
 
@@ -208,12 +207,21 @@ impl Instance {
         Some(match doing.act {
             Act::Stage => ParticipantInput::StageFailed(id),
             Act::Activate => ParticipantInput::ActivateFailed(id),
-            Act::Finalize | Act::RollBack | Act::Acknowledge => ParticipantInput::EffectFailed(id),
+            Act::Finalize | Act::RollBack => ParticipantInput::EffectFailed(id),
         })
     }
 
     fn is_at(&self, step: Step, attempt: usize) -> bool {
         self.durable.work.is_some_and(|(at, work)| at == step && number(work) == attempt)
+    }
+
+    /// Nothing is under way, and nothing is waited for.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.machine.attempt().is_none()
+            && self.machine.deadline().is_none()
+            && self.writing.is_none()
+            && self.doing.is_none()
+            && self.telling.is_none()
     }
 
     /// The attempt whose images it has promised to keep.

@@ -31,7 +31,7 @@ pub(crate) struct Limits {
     pub(crate) hosts: bool,
     /// Stop, start and delete.
     pub(crate) lifecycle: u8,
-    /// An effect fails.
+    /// An effect fails, or the store does not take an acknowledgement.
     pub(crate) failures: u8,
     /// A lock runs out while its holder is merely slow.
     pub(crate) expiries: u8,
@@ -137,6 +137,6 @@ impl World {
     pub(crate) fn is_settled(&self) -> bool {
         self.attempts.iter().all(|attempt| attempt.coordinator.is_none())
             && self.store.rows.iter().all(|row| row.state != State::Pending)
-            && self.instances.iter().all(|i| i.deleted || (i.machine.attempt().is_none() && i.writing.is_none()))
+            && self.instances.iter().all(|i| i.deleted || i.is_idle())
     }
 }

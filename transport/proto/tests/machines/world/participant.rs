@@ -42,7 +42,9 @@ impl World {
             ParticipantOutput::Activate(work) => start(Act::Activate, work.attempt),
             ParticipantOutput::Finalize(work) => start(Act::Finalize, work.attempt),
             ParticipantOutput::RollBack(work) => start(Act::RollBack, work.attempt),
-            ParticipantOutput::Acknowledge(settled) => start(Act::Acknowledge, settled.attempt),
+            ParticipantOutput::Acknowledge(settled) => {
+                this.telling.replace(usize::from(settled.attempt.0[0])).is_some()
+            }
             ParticipantOutput::ReadOutcome(attempt) => {
                 this.reading = Some(usize::from(attempt.0[0]));
                 false
@@ -119,6 +121,15 @@ impl World {
             self.instances[index].doing = None;
             self.tell(index, input);
         }
+    }
+
+    /// The store is told what a participant has carried out; it may know it without an answer.
+    pub(crate) fn acknowledge(&mut self, index: usize, answered: bool) {
+        let Some(attempt) = self.instances[index].telling.take() else { return };
+        self.store.acknowledge(attempt, index);
+        let id = attempt_id(attempt);
+        let input = if answered { ParticipantInput::Acknowledged(id) } else { ParticipantInput::NotAcknowledged(id) };
+        self.tell(index, input);
     }
 
     /// What the store says to a participant that has asked. Whoever waits for an attempt of another node's whose lock has
