@@ -119,13 +119,19 @@ pub enum CoordinatorOutput {
     Entered(Phase),
 }
 
+/// How far a participant is, as its coordinator has heard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Progress {
-    fit: bool,
-    offered: bool,
-    ready: bool,
-    active: bool,
-    settled: bool,
+pub struct Progress {
+    /// It could take the commit.
+    pub fit: bool,
+    /// It was offered the commit.
+    pub offered: bool,
+    /// It has the images.
+    pub ready: bool,
+    /// It has restored them.
+    pub active: bool,
+    /// It has carried the outcome out, and the store knows.
+    pub settled: bool,
 }
 
 /// The machine of one attempt.
@@ -164,6 +170,12 @@ impl Coordinator {
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// How far a participant is.
+    #[must_use]
+    pub fn member(&self, member: Member) -> Option<Progress> {
+        self.members.get(usize::from(member.0)).copied()
     }
 
     /// When to hand in [`CoordinatorInput::Tick`].

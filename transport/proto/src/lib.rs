@@ -29,7 +29,9 @@ mod record;
 mod retry;
 mod trace;
 
-pub use coordinator::{Coordinator, CoordinatorInput, CoordinatorOutput, OutcomeRead, Phase, Plan, StoreReply};
+pub use coordinator::{
+    Coordinator, CoordinatorInput, CoordinatorOutput, OutcomeRead, Phase, Plan, Progress, StoreReply,
+};
 pub use ids::{AttemptId, CommitId, Epoch, Member, Millis, Outcome};
 pub use limits::MESSAGE_BYTES_MAX;
 pub use message::{Body, MESSAGE_VERSION, Message, MessageError, Refusal};

@@ -87,6 +87,11 @@ fn promise_1_two_targets_and_a_lost_node() {
 }
 
 #[test]
+fn promise_1_three_targets() {
+    explore("three targets, somebody cancels", 3, Limits { cancels: 1, ..calm() });
+}
+
+#[test]
 fn promise_1_one_target_and_two_lost_nodes() {
     let limits = Limits { crashes: 2, hosts: true, expiries: 1, cancels: 1, ..calm() };
     explore("one target, two lost nodes, a lock that runs out", 1, limits);

@@ -36,7 +36,7 @@ pub(crate) struct Attempt {
     pub(crate) source: usize,
     pub(crate) asked: Asked,
     /// The lease was confirmed.
-    confirmed: bool,
+    pub(crate) confirmed: bool,
     /// Transactions that may reach the store at any time from now on, whatever their sender has been told.
     pub(crate) commit_sent: bool,
     pub(crate) abort_sent: bool,

@@ -7,6 +7,7 @@ mod heal;
 mod instance;
 mod participant;
 mod store;
+mod symmetry;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ pub(crate) struct Limits {
     pub(crate) cancels: u8,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct World {
     /// In an exploration the end of time, at which every deadline that is set has come: so any timer may fire at any
     /// moment, and no counter of time makes two states of one.

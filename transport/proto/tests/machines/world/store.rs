@@ -121,6 +121,12 @@ impl Store {
         }
     }
 
+    /// All of it that is of no one instance.
+    pub(crate) fn shared(&self) -> impl std::hash::Hash + '_ {
+        let rows: Vec<_> = self.rows.iter().map(|r| (r.state, r.epoch, r.parent, r.membership)).collect();
+        (self.head, rows, self.pending, self.locked, self.epoch, self.membership)
+    }
+
     /// False: refused, an attempt is alive.
     pub(crate) fn delete(&mut self) -> bool {
         let free = self.pending.is_none() || !self.locked;

@@ -100,6 +100,11 @@ impl Wire {
         self.0[instance] & (1 << kind as u16) != 0
     }
 
+    /// All that is under way to and from an instance.
+    pub(crate) fn mask(&self, instance: usize) -> u16 {
+        self.0[instance]
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = (usize, Kind)> + '_ {
         let kinds = |mask: u16| KINDS.into_iter().filter(move |kind| mask & (1 << *kind as u16) != 0);
         self.0.iter().enumerate().flat_map(move |(instance, mask)| kinds(*mask).map(move |kind| (instance, kind)))
