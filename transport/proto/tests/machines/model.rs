@@ -3,7 +3,7 @@
 //! The bounded scenarios run with every test; the full ones take long and a release build:
 //! `FORM_MODEL=full cargo test --locked --release -p form-proto --test machines model:: -- --nocapture --test-threads 1`.
 
-use stateright::{Checker, DiscoveryClassification, Model, Property};
+use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model, Property};
 
 use crate::world::{Action, Limits, State, World};
 
@@ -61,7 +61,8 @@ fn calm() -> Limits {
 
 fn explore(name: &str, targets: usize, limits: Limits) {
     let began = std::time::Instant::now();
-    let checker = Scenario { targets, limits }.checker().threads(THREADS).spawn_bfs().join();
+    let checker = Scenario { targets, limits }.checker().threads(THREADS).finish_when(HasDiscoveries::AnyFailures);
+    let checker = checker.spawn_bfs().join();
     for (property, path) in checker.discoveries() {
         if matches!(checker.discovery_classification(property), DiscoveryClassification::Counterexample) {
             let last = path.last_state();
