@@ -6,7 +6,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 util-linux xfsprogs btrfs-progs
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint bench bench-compare bench-growth bench-pause fuzz deny guest packages clean
+.PHONY: help demo test lint bench bench-compare bench-growth bench-pause mutants fuzz deny guest packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,6 +46,9 @@ bench-pause: packages guest ## how long real guests of 512 MiB to 4 GiB stand st
 	@mkdir -p target/bench
 	$(CARGO) build --locked --release -p form -p form-benches
 	$(BENCH) pause && $(BENCH) report
+
+mutants: packages ## change one line at a time and show which test catches it (M='part of a name' for some of them)
+	$(CARGO) run --locked -p form-tests --bin form-mutants -- $(if $(M),"$(M)")
 
 fuzz: packages ## a minute on each fuzz target (needs nightly and cargo-fuzz)
 	@$(CARGO) +nightly fuzz --version > /dev/null 2>&1 || \

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use form_proto::{Coordinator, Plan, Timing};
+use form_proto::Plan;
 use form_transport::BiStream;
 use form_vmm_hooks::VmState;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -137,7 +137,6 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
         epoch: form_proto::Epoch(record.epoch),
         members: members_count,
         give_up_at: Some(node.now().after(u64::try_from(intent.timeout.as_millis()).unwrap_or(u64::MAX))),
-        timing: Timing::default(),
     };
     tracing::info!(attempt = record.attempt_id, source = local.name, epoch = record.epoch, "begun");
     let transport = node.transport()?;
@@ -150,7 +149,7 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     coordinate::keep_lock(node, &attempt, LEASE_RENEW);
     node.add_attempt(attempt);
     node.set_committing(&local.instance_id, id);
-    node.input(Input::Begin(id, Box::new(Coordinator::new(plan))));
+    node.input(Input::Begin(plan));
     Ok(accepted)
 }
 

@@ -40,6 +40,7 @@ mod source;
 mod space;
 mod standby;
 mod target;
+mod traces;
 mod vms;
 mod work;
 

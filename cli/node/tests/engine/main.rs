@@ -22,4 +22,5 @@ mod rogue;
 mod scene;
 mod seeding;
 mod standbys;
+mod traces;
 mod upgrade;

@@ -53,6 +53,8 @@ impl Node {
         let data = dir.join(format!("node-{number}"));
         let store = format!("sqlite:{}", state.display());
         let made = init(&InitOptions { data_dir: data.clone(), store, api, quic, qemu: None }).await.expect("init");
+        // What its machines are told is written down.
+        std::fs::create_dir(data.join("traces")).expect("a place for traces");
         Self {
             number,
             id: made.node_id,
