@@ -92,12 +92,11 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
     for copied in futures_util::future::join_all(copies).await {
         copied?;
     }
-    let mut dirs = node.layout.staging_dirs(task.attempt, instance).to_vec();
-    dirs.extend([live, node.layout.instance(instance)]);
-    for dir in dirs {
+    for dir in [staging, live] {
         sync_dir(&dir).map_err(|e| ApiError::io("sync", &dir, &e))?;
     }
     // What is promised from here on writes little, but it does write.
+    node.db.keep_space()?;
     if free_bytes(node.layout.root())? < FREE_BYTES_MIN {
         return Err(ApiError::new(ErrorCode::TargetUnfit, format!("the node of target {} is full", local.name))
             .remedy("free some space where that node's data directory is, then commit again"));

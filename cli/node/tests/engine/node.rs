@@ -16,9 +16,29 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 use crate::client::get;
+use crate::disk::Disk;
 use crate::gate::Gate;
 use crate::hooks::Hooks;
 use crate::monitor::Monitor;
+use crate::volume::{Kind, Volume};
+
+/// Where the data of nodes is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Storage {
+    /// In a directory like any other.
+    Directory,
+    /// On a disk that forgets.
+    Disk,
+    /// On a file system of its own, of that many bytes.
+    Volume(Kind, u64),
+}
+
+/// What a node's data is on.
+enum Under {
+    Directory,
+    Disk(Disk),
+    Volume(Volume),
+}
 
 /// A node, running or not.
 pub(crate) struct Node {
@@ -33,6 +53,7 @@ pub(crate) struct Node {
     fake: FakeVmm,
     hooks: Hooks,
     process: Option<(Runtime, JoinHandle<Result<(), ApiError>>)>,
+    under: Under,
 }
 
 /// An address that no other node of this machine's tests has: 127/8 is all loopback.
@@ -45,10 +66,22 @@ pub(crate) fn own_ip() -> [u8; 4] {
 }
 
 impl Node {
-    pub(crate) async fn init(number: usize, dir: &Path, state: &Path, fake: &FakeVmm, hooks: &Hooks) -> Self {
+    pub(crate) async fn init(
+        number: usize,
+        dir: &Path,
+        state: &Path,
+        fake: &FakeVmm,
+        hooks: &Hooks,
+        storage: Storage,
+    ) -> Self {
         let ip = own_ip();
         let (api, quic) = (SocketAddr::from((ip, 3002)), SocketAddr::from((ip, 3003)));
         let data = dir.join(format!("node-{number}"));
+        let under = match storage {
+            Storage::Directory => Under::Directory,
+            Storage::Disk => Under::Disk(Disk::mount(&data)),
+            Storage::Volume(kind, bytes) => Under::Volume(Volume::mount(&data, kind, bytes)),
+        };
         let store = format!("sqlite:{}", state.display());
         let made = init(&InitOptions { data_dir: data.clone(), store, api, quic, qemu: None }).await.expect("init");
         Self {
@@ -62,6 +95,7 @@ impl Node {
             fake: fake.clone(),
             hooks: hooks.clone(),
             process: None,
+            under,
         }
     }
 
@@ -92,7 +126,7 @@ impl Node {
             if self.process.as_ref().is_some_and(|(_, running)| running.is_finished()) {
                 let (runtime, running) = self.process.take().expect("it ran");
                 let ended = running.await.expect("no panic");
-                end(runtime);
+                end(runtime, &Under::Directory);
                 return Err(ended.expect_err("it does not end by itself"));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -102,7 +136,25 @@ impl Node {
     /// All that it was doing ends where it is, and nobody is told. Its VMs go on.
     pub(crate) fn kill(&mut self) {
         let (runtime, _) = self.process.take().expect("it runs");
-        end(runtime);
+        end(runtime, &self.under);
+    }
+
+    /// Its disk, that can forget.
+    pub(crate) fn disk(&self) -> &Disk {
+        match &self.under {
+            Under::Disk(disk) => disk,
+            _ => panic!("it has no disk of its own"),
+        }
+    }
+
+    /// Its host loses its power, and gets it back; `seed` draws what becomes of what was not durable, where there is a choice.
+    pub(crate) fn crash(&self, seed: u64) {
+        assert!(!self.runs(), "kill it first");
+        match &self.under {
+            Under::Directory => panic!("nothing of it is lost"),
+            Under::Disk(disk) => disk.crash(seed),
+            Under::Volume(volume) => volume.crash(),
+        }
     }
 
     pub(crate) fn runs(&self) -> bool {
@@ -134,15 +186,20 @@ impl Node {
 }
 
 /// Waits for what runs on blocking threads: a process that is lost has none, and its files do not change any more.
-fn end(runtime: Runtime) {
+fn end(runtime: Runtime, under: &Under) {
     let ended = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
+    if let Under::Disk(disk) = under {
+        // Whoever waits for a disk without power may go once the others have been stopped.
+        std::thread::sleep(Duration::from_millis(20));
+        disk.mend();
+    }
     ended.join().expect("no panic");
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some((runtime, _)) = self.process.take() {
-            end(runtime);
+            end(runtime, &self.under);
         }
     }
 }
