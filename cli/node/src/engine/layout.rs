@@ -144,6 +144,9 @@ pub(crate) fn create_file(path: &Path) -> io::Result<File> {
 /// What a file is called behind its name until it is whole.
 const TEMPORARY: &str = ".new";
 
+/// What a directory that is being removed is called, with a number.
+const GONE: &str = ".gone-";
+
 /// Data, then the name: a reader finds all of it or nothing.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Of its own: files that differ in their extension alone are written beside one another.
@@ -168,23 +171,24 @@ pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
 }
 
 /// Removes a directory with what is in it; fine if it is not there. It gets another name first: work that can't be called
-/// back may still be putting files into it, and then finds it no more. What is left under that name by a crash is found
-/// beside what is known, as every leftover is.
+/// back may still be putting files into it, and then finds it no more. What an earlier try could not remove goes with it.
 pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
-    static GONE: AtomicU64 = AtomicU64::new(0);
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let fine = |done: io::Result<()>| match done {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     };
     loop {
-        let gone = path.with_file_name(format!(".gone-{}", GONE.fetch_add(1, Ordering::Relaxed)));
+        let gone = path.with_file_name(format!("{GONE}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         match std::fs::rename(path, &gone) {
-            Ok(()) => return fine(std::fs::remove_dir_all(&gone)),
             // One of an earlier life.
             Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
-            Err(e) => return fine(Err(e)),
+            done => break fine(done)?,
         }
     }
+    let Some(dir) = path.parent() else { return Ok(()) };
+    let gone = names(dir).into_iter().filter(|name| name.starts_with(GONE));
+    gone.map(|name| fine(std::fs::remove_dir_all(dir.join(name)))).fold(Ok(()), io::Result::and)
 }
 
 /// Whether a file of that name was being written when the node was lost; whole ones are renamed.

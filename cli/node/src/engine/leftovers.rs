@@ -1,11 +1,13 @@
-//! What a daemon that was lost has left in its data directory, found by its name: whatever is not of an instance, a cluster
-//! or an attempt that the node knows, and every file that was not whole yet.
+//! What is not needed any more. [`discard`] removes it at once, or when the disk lets it; what a daemon that was lost has left
+//! is found at the next start by its name: whatever is not of an instance, a cluster or an attempt that the node knows, and
+//! every file that was not whole yet.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::layout::{Layout, is_unfinished, names, remove_dir};
+use super::limits::PERSIST_RETRY;
 use crate::error::ApiError;
 
 /// What is to stay.
@@ -53,6 +55,26 @@ pub(crate) fn remove(layout: &Layout, known: &Known) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// Removes directories, and then, if it is empty, one above them. A disk that does not let it now may do so later: it is tried
+/// until it is done.
+pub(crate) fn discard(dirs: Vec<PathBuf>, above: PathBuf) {
+    let removed = move || -> io::Result<()> {
+        dirs.iter().try_for_each(|dir| remove_dir(dir))?;
+        match std::fs::remove_dir(&above) {
+            // Another instance of this node is in the same attempt; or it is gone.
+            Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
+            removed => removed,
+        }
+    };
+    let Err(error) = removed() else { return };
+    tracing::warn!(%error, "what was built can't be removed yet; tried again every second");
+    tokio::spawn(async move {
+        while removed().is_err() {
+            tokio::time::sleep(PERSIST_RETRY).await;
+        }
+    });
 }
 
 fn remove_any(path: &Path) -> Result<(), ApiError> {

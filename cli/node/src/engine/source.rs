@@ -8,7 +8,7 @@ use super::bases;
 use super::instance::file_name;
 use super::layout::{sync_dir, sync_file};
 use super::participate::Work;
-use super::{Node, blocking, coordinate, standby};
+use super::{Node, blocking, leftovers, standby};
 use crate::error::ApiError;
 
 /// Makes what was captured durable.
@@ -33,13 +33,12 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
     advance(node, instance, task, &context).await?;
     note(node, instance, &context).await?;
     shared.report().staged_roots = context.roots;
-    coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
-    Ok(())
+    roll_back(node, instance, task)
 }
 
 /// Nothing changed here but in staging.
 pub(crate) fn roll_back(node: &Arc<Node>, instance: &str, task: &Task) -> Result<(), ApiError> {
-    coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
+    leftovers::discard(vec![node.layout.staging(task.attempt, instance)], node.layout.staging_attempt(task.attempt));
     Ok(())
 }
 

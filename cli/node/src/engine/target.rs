@@ -24,7 +24,7 @@ use super::peer::Packet;
 use super::preflight::{facts_text, vmm_view};
 use super::vms::Slot;
 use super::work::WorkContext;
-use super::{Node, blocking, coordinate, hints, offer, source, standby};
+use super::{Node, blocking, hints, leftovers, offer, source, standby};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::InstanceStatus;
 
@@ -229,7 +229,7 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
     source::advance(node, instance, task, &context).await?;
     source::note(node, instance, &context).await?;
     node.store.set_instance_status(instance, InstanceStatus::Started).await?;
-    coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
+    leftovers::discard(vec![node.layout.staging(task.attempt, instance)], node.layout.staging_attempt(task.attempt));
     add_ms(&mut shared.report().phases_ms, "finalize", began);
     Ok(())
 }
@@ -313,12 +313,9 @@ pub(crate) async fn roll_back(node: &Arc<Node>, instance: &str, task: &Task, sha
 
 /// Removes what staging has built.
 pub(crate) fn discard(node: &Node, instance: &str, attempt: AttemptId, context: &WorkContext) {
-    coordinate::discard(node, attempt, &node.layout.staging(attempt, instance));
-    if context.live.is_empty() {
-        return;
+    let mut built = vec![node.layout.staging(attempt, instance)];
+    if !context.live.is_empty() {
+        built.push(node.layout.live(instance, &context.live));
     }
-    let live = node.layout.live(instance, &context.live);
-    if let Err(error) = remove_dir(&live) {
-        tracing::warn!(path = %live.display(), %error, "left over");
-    }
+    leftovers::discard(built, node.layout.staging_attempt(attempt));
 }

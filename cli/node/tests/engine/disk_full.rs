@@ -39,19 +39,15 @@ async fn promise_13_a_disk_that_is_full_before_the_promise() {
     let scene = pair().await;
     let before = Before::of(&scene).await;
     // The target is asked for its host's facts twice: in the preflight, and when it has the offer and begins to build.
-    for (name, point, named) in
-        [("b", Point::Host(1), &["target b", "space"][..]), ("a", Point::Host(1), &["could not"][..])]
-    {
+    for name in ["b", "a"] {
+        let point = Point::Host(1);
         if name == "b" {
-            scene.hooks.act(point.clone(), || {});
+            scene.hooks.act(Point::Host(1), || {});
         }
         let ended = full_from(&scene, name, point).await;
         let error = ended.failed();
         assert_eq!(error.code, ErrorCode::TargetUnfit, "{error:?}");
         assert!(error.remedy.as_deref().is_some_and(|remedy| remedy.contains("free some space")), "{error:?}");
-        let text = format!("{} {}", error.message, error.cause.as_deref().unwrap_or_default());
-        println!("{name}: {text}");
-        drop(named);
         before.still_holds(&scene).await;
     }
     the_next_commit_succeeds(&scene).await;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use form_node::store::{SqliteKv, Store};
 use form_node::{ApiError, InitOptions, init, run_on};
@@ -119,7 +119,9 @@ impl Node {
             run_on(&data, store, Arc::new(monitor), pending()).await
         });
         self.process = Some((runtime, running));
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
+            assert!(Instant::now() < until, "node {} does not answer", self.number);
             if get(self.api, "/api/v1/node").await.is_ok() {
                 return Ok(());
             }

@@ -358,7 +358,11 @@ impl Scene {
             let clean = [&b"fmSB\x01\0\x01\0"[..], &hex::decode(root).expect("hex")].concat();
             self.wait_for(&format!("standbys of {name}'s {artifact} at the head"), async || {
                 let records = [0, 1].map(|slot| self.standby_dir(name).join(format!("{artifact}.{slot}.img.record")));
-                records.iter().all(|record| std::fs::read(record).is_ok_and(|bytes| bytes.starts_with(&clean)))
+                let clean = clean.clone();
+                // A disk may keep us waiting, and we are not to keep others.
+                let read =
+                    move || records.iter().all(|record| std::fs::read(record).is_ok_and(|r| r.starts_with(&clean)));
+                tokio::task::spawn_blocking(read).await.expect("no panic")
             })
             .await;
         }
@@ -398,16 +402,26 @@ impl Scene {
         }
     }
 
-    /// A VM that was lost with its host outside of an attempt is its user's to start again.
-    pub(crate) async fn run_again(&self, names: &[&str]) {
+    /// A VM that was lost with its host outside of an attempt is its user's to start again. Those that were.
+    pub(crate) async fn run_again<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        let mut booted = Vec::new();
         for name in names {
             let settled = async || self.node(name).step(self.id(name)).is_none();
             self.wait_for(&format!("{name} is in no attempt"), settled).await;
             if self.instance(name).await.status == InstanceStatus::Killed && self.states(name).is_empty() {
                 self.post(name, &format!("/api/v1/instances/{name}/start")).accepted(self.api(name)).await;
+                booted.push(*name);
             }
             self.wait_for_state(name, VmState::Running, 1).await;
         }
+        booted
+    }
+
+    /// The attempt that the cluster is locked for.
+    pub(crate) async fn attempt_under_way(&self) -> Option<String> {
+        let attempts = self.store.unsettled_attempts().await.expect("read");
+        let pending = |attempt: &&AttemptRecord| attempt.state == form_node::store::AttemptState::Pending;
+        attempts.iter().find(pending).map(|attempt| attempt.attempt_id.clone())
     }
 
     /// Waits until nothing is left of any attempt: each instance is one running VM in one directory, and staging is empty.

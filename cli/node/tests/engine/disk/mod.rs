@@ -12,6 +12,7 @@ mod server;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -32,15 +33,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes that a disk holds.
 const DISK_BYTES: u64 = 1 << 30;
 
-/// The operation that went wrong, once there is one.
-type Hit = tokio::sync::watch::Sender<Option<String>>;
-
 /// A mounted disk. Dropped, it is gone with all that is on it.
 pub(crate) struct Disk {
     at: PathBuf,
     control: Mutex<UnixStream>,
     answers: Mutex<Receiver<String>>,
-    hit: Hit,
+    hit: Arc<Mutex<Option<String>>>,
     server: Child,
 }
 
@@ -51,22 +49,24 @@ impl Disk {
         let socket = at.with_extension("disk");
         let listener = UnixListener::bind(&socket).expect("listen");
         let server = Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "disk::serve", "--quiet"])
+            .args(["--exact", "disk::serve", "--quiet", "--nocapture"])
             .env(SERVE, at)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // What interrupts the test must not reach it: it is to see that nobody asks any more, and to unmount.
+            .process_group(0)
             .spawn()
             .expect("run this test binary");
         let (control, _) = listener.accept().expect("the server");
         std::fs::remove_file(&socket).expect("remove");
         let (answered, answers) = channel();
-        let hit = Hit::new(None);
-        let told = hit.clone();
+        let hit = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&hit);
         let lines = BufReader::new(control.try_clone().expect("clone")).lines();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 match line.strip_prefix("hit ") {
-                    Some(operation) => drop(told.send_replace(Some(operation.to_owned()))),
+                    Some(operation) => *told.lock().expect("lock") = Some(operation.to_owned()),
                     None => drop(answered.send(line)),
                 }
             }
@@ -79,7 +79,7 @@ impl Disk {
     /// The operation of that number from now on, from 1, goes wrong; without one they are counted only.
     pub(crate) fn arm(&self, armed: Option<(u64, Fault)>) {
         let (at, fault) = armed.map_or((0, "none"), |(at, fault)| (at, fault.word()));
-        self.hit.send_replace(None);
+        *self.hit.lock().expect("lock") = None;
         self.ask(&format!("arm {at} {fault}"));
     }
 
@@ -89,14 +89,8 @@ impl Disk {
     }
 
     /// The operation that went wrong, once there is one.
-    pub(crate) async fn hit(&self) -> String {
-        let mut hits = self.hit.subscribe();
-        let hit = hits.wait_for(Option::is_some).await.expect("it is ours");
-        hit.clone().expect("one")
-    }
-
     pub(crate) fn was_hit(&self) -> Option<String> {
-        self.hit.borrow().clone()
+        self.hit.lock().expect("lock").clone()
     }
 
     /// It works from now on, and whatever waited for it has failed.
@@ -134,6 +128,7 @@ impl Drop for Disk {
 fn serve() {
     let Some(at) = std::env::var_os(SERVE).map(PathBuf::from) else { return };
     let mut control = UnixStream::connect(at.with_extension("disk")).expect("connect");
+    let _gone = Gone(&at);
     let model = Model::new(DISK_BYTES / content::PAGE);
     let served = Served(Arc::new(Mutex::new(State { model, faults: Faults::default() })));
     let mount = || {
@@ -151,7 +146,8 @@ fn serve() {
         let answer = match words.as_slice() {
             ["arm", at, fault] => {
                 let mut told = control.try_clone().expect("clone");
-                let on_hit = Box::new(move |operation: &str| writeln!(told, "hit {operation}").expect("tell"));
+                // Whoever asked may be gone.
+                let on_hit = Box::new(move |operation: &str| drop(writeln!(told, "hit {operation}")));
                 let armed = Fault::parse(fault).map(|fault| (at.parse().expect("a number"), fault));
                 served.state().faults.arm(armed, on_hit);
                 String::new()
@@ -171,12 +167,20 @@ fn serve() {
             }
             _ => panic!("{line}?"),
         };
-        writeln!(control, "{answer}").expect("tell");
+        if writeln!(control, "{answer}").is_err() {
+            break;
+        }
     }
     served.state().faults.mend();
-    // Whoever is still there is about to end.
-    let _ = rustix::mount::unmount(&at, UnmountFlags::DETACH);
-    drop(session);
+}
+
+/// Unmounts, whatever happens. Whoever is still there is about to end.
+struct Gone<'a>(&'a Path);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0, UnmountFlags::DETACH);
+    }
 }
 
 fn unmount(at: &Path) {
