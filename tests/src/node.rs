@@ -157,6 +157,15 @@ impl Node {
         Err(Error::new(format!("node {} ended with {status}: {}", self.name, self.log_tail())))
     }
 
+    /// Ends it as a crash does (SIGKILL). Its guests run on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        process.kill().and_then(|()| process.wait().map(drop)).context(|| format!("kill node {}", self.name))
+    }
+
     /// Its name in the scene.
     pub fn name(&self) -> &str {
         &self.name

@@ -1,6 +1,7 @@
 //! `node.db`: what this node alone must know again after a crash. One row per instance and one per participant.
 
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use form_proto::Record;
@@ -35,21 +36,11 @@ impl NodeDb {
         // SQLite gives its other files the mode of the first.
         let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
         file.map_err(|e| ApiError::io("make", path, &e))?;
-        let open = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open(path)?;
-            connection.execute_batch(
-                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
-                 CREATE TABLE IF NOT EXISTS instances (id TEXT PRIMARY KEY, body TEXT NOT NULL, hash BLOB NOT NULL) STRICT;
-                 CREATE TABLE IF NOT EXISTS participants
-                   (instance TEXT PRIMARY KEY, record BLOB NOT NULL, context TEXT, hash BLOB NOT NULL) STRICT;",
-            )?;
-            Ok(connection)
-        };
-        let connection = open().map_err(|e| failed(&format!("open {}", path.display()), e))?;
-        let check = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get::<_, String>(0));
+        let connection = open_file(path).map_err(|e| failed(&format!("open {}", path.display()), e))?;
+        let check = connection.query_row("PRAGMA integrity_check(1)", [], |r| r.get::<_, String>(0));
         match check.map_err(|e| failed(&format!("check {}", path.display()), e))?.as_str() {
             "ok" => {}
-            found => return Err(damaged("node.db", found)),
+            found => return Err(damaged("the file", found)),
         }
         let ballast = Ballast::new(&layout.ballast());
         if let Err(error) = ballast.take_on() {
@@ -150,6 +141,23 @@ impl NodeDb {
     }
 }
 
+/// Tables are made in a new file only: where they are missing from an old one, that is damage.
+fn open_file(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")?;
+    if connection.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))? == 0 {
+        connection.execute_batch(
+            "BEGIN IMMEDIATE;
+             CREATE TABLE instances (id TEXT PRIMARY KEY, body TEXT NOT NULL, hash BLOB NOT NULL) STRICT;
+             CREATE TABLE participants
+               (instance TEXT PRIMARY KEY, record BLOB NOT NULL, context TEXT, hash BLOB NOT NULL) STRICT;
+             PRAGMA user_version = 1;
+             COMMIT;",
+        )?;
+    }
+    Ok(connection)
+}
+
 /// Id, body, hash.
 type InstanceRow = (String, String, Vec<u8>);
 
@@ -176,17 +184,15 @@ fn row_hash(columns: [&[u8]; 3]) -> Vec<u8> {
 
 /// What node.db says can't be believed.
 fn damaged(what: &str, cause: &str) -> ApiError {
-    ApiError::internal(&format!("read node.db: {what} is damaged"), cause).remedy(
-        "its VMs run on. Put back node.db and the files beside it from a backup of this node, or make the node anew and join \
-         its instances again (docs/operate.md)",
-    )
+    ApiError::internal(&format!("believe node.db: {what} is damaged"), cause)
+        .remedy("its VMs run on, and their disks are whole: docs/operate.md, \"Damage\", says how to go on from them")
 }
 
 fn failed(doing: &str, error: rusqlite::Error) -> ApiError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match error.sqlite_error_code() {
         Some(DatabaseCorrupt | NotADatabase) => damaged("the file", &error.to_string()),
-        _ => ApiError::internal(doing, error),
+        _ => ApiError::internal(&format!("{doing} (node.db)"), error),
     }
 }
 
@@ -196,4 +202,59 @@ fn to_json(value: &impl Serialize) -> Result<String, ApiError> {
 
 fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
     serde_json::from_str(text).map_err(|e| ApiError::internal("read a record of node.db", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use form_proto::{AttemptId, CommitId, Epoch, Step, Work};
+
+    use super::*;
+
+    type Read = (Vec<(String, Record, Option<WorkContext>)>, Vec<LocalInstance>);
+
+    fn read(layout: &Layout) -> Result<Read, ApiError> {
+        let db = NodeDb::open(layout)?;
+        let participants = db.participants()?.into_iter().map(|p| (p.instance, p.record, p.context)).collect();
+        Ok((participants, db.instances()?))
+    }
+
+    /// What is read is what was written, or an error that names the file: whichever bit of it is flipped.
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let layout = Layout::new(dir.path());
+        let db = NodeDb::open(&layout).expect("open");
+        for number in 0..3 {
+            let work = Work { attempt: AttemptId([number; 16]), epoch: Epoch(7), commit: CommitId([number; 32]) };
+            let record = Record { settled: None, work: Some((Step::Active, work)) };
+            db.put_participant(&format!("{number:040}"), &record, None).expect("write");
+        }
+        drop(db);
+        let written = read(&layout).expect("read");
+        assert_eq!(written.0.len(), 3);
+        let whole = std::fs::read(layout.db()).expect("read");
+        let (mut found, mut harmless) = (0, 0);
+        for (place, byte) in whole.iter().enumerate().step_by(17) {
+            std::fs::write(layout.db(), &whole).expect("write");
+            let flipped = [byte ^ (1 << (place % 8))];
+            let file = std::fs::OpenOptions::new().write(true).open(layout.db()).expect("open");
+            file.write_all_at(&flipped, place as u64).expect("flip");
+            match read(&layout) {
+                Ok(read) => {
+                    assert!(read == written, "byte {place}: something else was read");
+                    harmless += 1;
+                }
+                Err(error) => {
+                    assert!(error.message.contains("node.db"), "byte {place}: {error:?}");
+                    found += 1;
+                }
+            }
+            for beside in ["-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{beside}", layout.db().display()));
+            }
+        }
+        assert!(found > 0 && harmless > 0, "{found} found, {harmless} in what is not used");
+    }
 }
