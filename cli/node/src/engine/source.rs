@@ -30,8 +30,9 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task) -> Resu
 /// What was captured becomes this node's base.
 pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shared: &Work) -> Result<(), ApiError> {
     let context = shared.context().clone();
-    advance(node, instance, task, &context).await?;
+    // First: whoever advances the base after this one, on this node, is to know what this instance stands on.
     note(node, instance, &context).await?;
+    advance(node, instance, task, &context).await?;
     shared.report().staged_roots = context.roots;
     roll_back(node, instance, task)
 }
@@ -61,7 +62,7 @@ pub(crate) async fn advance(
             parsed.push((name.as_str(), root));
         }
         if keeps {
-            standby::keep_bases(&layout, &cluster, &instance, &staging, &parsed);
+            standby::keep_bases(&layout, &cluster, &instance, &staging, &parsed, &others);
         }
         bases::advance(&layout, &cluster, &staging, parsed.into_iter(), others)
     })

@@ -226,8 +226,8 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
         standby::keep_live(node, &local, &dir);
         remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
     }
-    source::advance(node, instance, task, &context).await?;
     source::note(node, instance, &context).await?;
+    source::advance(node, instance, task, &context).await?;
     node.store.set_instance_status(instance, InstanceStatus::Started).await?;
     leftovers::discard(vec![node.layout.staging(task.attempt, instance)], node.layout.staging_attempt(task.attempt));
     add_ms(&mut shared.report().phases_ms, "finalize", began);

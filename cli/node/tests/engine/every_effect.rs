@@ -136,6 +136,11 @@ async fn carry_out(scene: &mut Scene, run: Run, seed: u64) -> Option<String> {
         () = over => {}
     }
     let hit = hit(scene, run);
+    if hit.is_none() {
+        // What we ask ourselves from now on is no step of the commit.
+        scene.hooks.disarm();
+        scene.nodes.iter().for_each(|node| node.disk().arm(None));
+    }
     if hit.is_some() && run.loses().is_some() {
         lose(scene, run, seed).await;
     } else if let Wrong::Disk(node, Fault::Full | Fault::ReadOnly) = run.wrong {

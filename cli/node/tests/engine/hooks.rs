@@ -98,6 +98,11 @@ impl Hooks {
         hold
     }
 
+    /// None is to fail or to wait any more.
+    pub(crate) fn disarm(&self) {
+        self.counted.lock().expect("lock").armed = None;
+    }
+
     fn nth(&self, at: u64, deed: Deed) {
         *self.counted.lock().expect("lock") = Counted { count: 0, armed: Some((at, deed)), hit: None };
     }
