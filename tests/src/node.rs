@@ -166,6 +166,11 @@ impl Node {
         process.kill().and_then(|()| process.wait().map(drop)).context(|| format!("kill node {}", self.name))
     }
 
+    /// The process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// Its name in the scene.
     pub fn name(&self) -> &str {
         &self.name

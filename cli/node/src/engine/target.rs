@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Seek as _;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -265,11 +266,10 @@ async fn restore_again(
         let mut device = None;
         for (name, root) in &roots {
             let root: Hash = root.parse().map_err(|e| ApiError::internal("read a root", e))?;
-            let staged = staging.join(file_name(name));
-            let (image, manifest) = match staged.exists() {
-                true => (staged, staged_manifest(&staging, name)),
-                false => (layout.base_image(&again.cluster_id, root), layout.base_manifest(&again.cluster_id, root)),
-            };
+            // The base's advance may have been cut short between the two.
+            let found = |staged: PathBuf, base: PathBuf| if staged.exists() { staged } else { base };
+            let image = found(staging.join(file_name(name)), layout.base_image(&again.cluster_id, root));
+            let manifest = found(staged_manifest(&staging, name), layout.base_manifest(&again.cluster_id, root));
             if name == DEVICE {
                 let mut file = File::open(&image).map_err(|e| ApiError::io("open", &image, &e))?;
                 verify(name, &file, &manifest, root)?;
