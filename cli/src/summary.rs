@@ -122,7 +122,7 @@ fn position(order: &[&str], name: &str) -> usize {
 }
 
 /// The order in which recipes are listed: from what costs nothing to what is new.
-const KINDS: [&str; 6] = ["keep", "zero", "copy", "raw", "zstd", "zstd_prefix"];
+const KINDS: [&str; 7] = ["keep", "zero", "copy", "raw", "zstd", "zstd_prefix", "edited"];
 
 /// The order in which phases are listed.
 const WAY: [&str; 13] = [

@@ -101,7 +101,7 @@ impl FaultyQemu {
     /// # Errors
     /// The file system's.
     pub fn behave(&self) -> Result<()> {
-        for name in ["version", "damage", "hold"] {
+        for name in ["version", "damage", "hold", "held"] {
             match std::fs::remove_file(self.dir.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error).context(|| format!("switch {name} off"));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use form_node::api::types::NodeView;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::{Context, Error, Form, Result, Room, Scene};
 
@@ -157,13 +157,15 @@ impl Node {
         Err(Error::new(format!("node {} ended with {status}: {}", self.name, self.log_tail())))
     }
 
-    /// Ends it as a crash does (SIGKILL). Its guests run on.
+    /// Kills it where it stands, and whatever is of its process group (SIGKILL). Its guests are not.
     ///
     /// # Errors
-    /// The system's.
+    /// It does not run.
     pub fn kill(&mut self) -> Result<()> {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
-        process.kill().and_then(|()| process.wait().map(drop)).context(|| format!("kill node {}", self.name))
+        let mut process = self.process.take().ok_or_else(|| Error::new(format!("node {} does not run", self.name)))?;
+        let io = || format!("kill node {}", self.name);
+        kill_process_group(Pid::from_child(&process), Signal::KILL).context(io)?;
+        process.wait().map(drop).context(io)
     }
 
     /// The process, while it runs.

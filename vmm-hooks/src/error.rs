@@ -126,6 +126,14 @@ pub enum Error {
         /// In the monitor's own words.
         reason: String,
     },
+    /// No process could be put beside the guest that would resume it without us. Nothing was paused.
+    #[error("{name} has no keeper: {problem}")]
+    Keeper {
+        /// The machine.
+        name: String,
+        /// What went wrong.
+        problem: String,
+    },
     /// What was to be done during the pause failed. The guest runs again.
     #[error("capture of {name}: the copy made while it was paused failed")]
     WhilePaused {
@@ -209,6 +217,7 @@ impl Error {
             Error::Command { .. }
             | Error::Protocol { .. }
             | Error::DeviceState { .. }
+            | Error::Keeper { .. }
             | Error::WhilePaused { .. }
             | Error::Panicked { .. }
             | Error::Voided { .. }

@@ -4,11 +4,11 @@
 //! machine's own files; nothing writes to them but the test (and [`FakeVm`](Vm)'s boot, which makes the RAM file). The
 //! device state says what it was captured from, and a restore checks that against the machine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -56,6 +56,19 @@ struct World {
     cuts: Vec<(String, Cuts)>,
     keeps: Vec<(String, Keeps)>,
     calls: Vec<(String, Step)>,
+    twins: Vec<String>,
+}
+
+impl World {
+    /// After each step that may let one run: looks for machines of which more than one does.
+    fn note_twins(&mut self) {
+        let running: Vec<&str> =
+            self.processes.iter().filter(|p| p.state == VmState::Running).map(|p| p.machine.name.as_str()).collect();
+        let twice =
+            running.iter().enumerate().filter(|(at, name)| running.iter().take(*at).any(|other| other == *name));
+        let twice: Vec<String> = twice.map(|(_, name)| (*name).to_owned()).collect();
+        self.twins.extend(twice);
+    }
 }
 
 #[derive(Debug)]
@@ -109,6 +122,11 @@ impl FakeVmm {
         self.world().keeps.clone()
     }
 
+    /// Machines of which at some moment two processes ran: there must be none.
+    pub fn twins(&self) -> Vec<String> {
+        self.world().twins.clone()
+    }
+
     /// Every step so far, in order, by machine.
     pub fn calls(&self) -> Vec<(String, Step)> {
         self.world().calls.clone()
@@ -153,6 +171,7 @@ impl FakeVmm {
             return Err(Error::AlreadyRunning { name: machine.name.clone(), pid: number(pid) });
         }
         world.processes.push(Process { machine: machine.clone(), state, link_up });
+        world.note_twins();
         let index = world.processes.len() - 1;
         Ok(Arc::new(FakeVm { vmm: self.clone(), name: machine.name.clone(), index }))
     }
@@ -191,6 +210,16 @@ impl Vmm for FakeVmm {
         self.start(machine, VmState::Paused, false)
     }
 
+    async fn end_others(&self, root: &Path, known: &HashSet<String>) -> Result<usize> {
+        let mut world = self.world();
+        let other = |process: &&mut Process| {
+            process.state != VmState::Gone
+                && process.machine.dir.starts_with(root)
+                && !known.contains(&process.machine.uuid)
+        };
+        Ok(world.processes.iter_mut().filter(other).map(|process| process.state = VmState::Gone).count())
+    }
+
     async fn adopt(&self, machine: &Machine) -> Result<Option<Arc<dyn Vm>>> {
         self.step(&machine.name, Step::Adopt, "adopt")?;
         let world = self.world();
@@ -218,7 +247,9 @@ impl FakeVm {
     }
 
     fn set(&self, operation: &'static str, state: VmState) -> Result<()> {
-        self.with(operation, |process| process.state = state)
+        self.with(operation, |process| process.state = state)?;
+        self.vmm.world().note_twins();
+        Ok(())
     }
 }
 

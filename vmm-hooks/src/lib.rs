@@ -6,7 +6,7 @@
 //!
 //! What holds here, on every path:
 //!
-//! * A guest that a capture paused is resumed, or the error is [`Error::NotResumed`].
+//! * A guest that a capture paused is resumed, by its [`keeper`] if its daemon is gone; or the error is [`Error::NotResumed`].
 //! * Every process starts paused and runs only once everything that can fail has been done.
 //! * A process outlives whoever started it and is found again by [`Vmm::adopt`]; a handle's drop ends nothing.
 //! * A hint (where a disk was written to) is exact or missing; whoever uses one checks it all the same.
@@ -16,6 +16,7 @@ mod error;
 pub mod fake;
 mod files;
 mod hints;
+pub mod keeper;
 mod limits;
 mod machine;
 mod qemu;

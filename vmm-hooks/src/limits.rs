@@ -27,6 +27,8 @@ pub(crate) const NBD_REPLY_BYTES_MAX: u32 = 4 << 20;
 pub(crate) const WRITTEN_RANGES_MAX: usize = 1 << 20;
 /// What of a log's end goes into an error.
 pub(crate) const LOG_TAIL_BYTES: u64 = 2048;
+/// Longest record of what a process was started as that is read.
+pub(crate) const INTENT_BYTES_MAX: u64 = 1 << 20;
 /// Longest pid file that is read.
 pub(crate) const PID_FILE_BYTES_MAX: u64 = 16;
 
@@ -44,8 +46,24 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// From the end of a capture to a guest that runs.
 pub(crate) const RESUME_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the same by a daemon that is ending.
-pub(crate) const LAST_RESORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest pause of a capture: a guest that stands still for longer is let go by its keeper.
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// From the start of a keeper until it is ready. Nothing is paused yet.
+pub(crate) const KEEPER_START_TIMEOUT: Duration = Duration::from_secs(20);
+/// From the word that a guest runs to the end of its keeper.
+pub(crate) const KEEPER_END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long whoever takes over or pauses a guest waits for a keeper to end.
+pub(crate) const KEEPER_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest line between a daemon and a keeper: paths and commands are in it.
+pub(crate) const KEEPER_LINE_BYTES_MAX: usize = 1 << 20;
+/// Between two tries of a keeper to let a guest go on.
+pub(crate) const RELEASE_INTERVAL: Duration = Duration::from_millis(10);
+/// For how long a guest has to be seen running before its keeper leaves it alone.
+pub(crate) const RELEASE_GRACE: Duration = Duration::from_secs(1);
+/// Between two runs of a resume command that fails.
+pub(crate) const RELEASE_RETRY: Duration = Duration::from_secs(1);
+/// How many there are.
+pub(crate) const RELEASE_TRIES: u32 = 300;
 /// How often a migration or a status is asked for. The guest stands still meanwhile.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// From `quit` to SIGKILL: closing flushes the disks.

@@ -1,8 +1,9 @@
 //! The two traits: a monitor, and a guest that it runs.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -68,6 +69,12 @@ pub trait Vmm: Send + Sync + 'static {
     /// `device_state` is read from its current position; a monitor whose captures have none gets none. The RAM file is the
     /// guest's memory from now on, and written to.
     async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>>;
+
+    /// Ends every process of this monitor that runs on files below `root` and whose uuid is none of `known`: one whose
+    /// directory or record is lost. How many there were; 0 where there are no processes.
+    async fn end_others(&self, _root: &Path, _known: &HashSet<String>) -> Result<usize> {
+        Ok(0)
+    }
 
     /// The process that an earlier daemon left in `machine.dir`, running or paused; `None` if there is none.
     ///

@@ -46,6 +46,24 @@ async fn a_capture_restores_elsewhere_and_only_whole() {
 }
 
 #[tokio::test]
+async fn it_notes_a_machine_that_runs_twice_and_ends_those_that_nobody_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vmm, one, mut two) = (FakeVmm::default(), machine(dir.path(), 1), machine(dir.path(), 2));
+    let vm = vmm.boot(&one).await.unwrap();
+    vm.pause().await.unwrap();
+    two.name.clone_from(&one.name);
+    let twin = vmm.boot(&two).await.unwrap();
+    assert!(vmm.twins().is_empty());
+    vm.resume().await.unwrap();
+    assert_eq!(vmm.twins(), ["vm-1"]);
+
+    let known = std::collections::HashSet::from([one.uuid.clone()]);
+    assert_eq!(vmm.end_others(&dir.path().join("elsewhere"), &known).await.unwrap(), 0);
+    assert_eq!(vmm.end_others(dir.path(), &known).await.unwrap(), 1);
+    assert_eq!((vm.state().await.unwrap(), twin.state().await.unwrap()), (VmState::Running, VmState::Gone));
+}
+
+#[tokio::test]
 async fn a_failure_happens_once_where_it_was_put() {
     let dir = tempfile::tempdir().unwrap();
     let (vmm, one) = (FakeVmm::default(), machine(dir.path(), 1));

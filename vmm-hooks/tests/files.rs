@@ -5,18 +5,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use form_vmm_hooks::keeper::{KeeperCommand, Keeping};
 use form_vmm_hooks::{Commands, Cuts, Error, ErrorKind, Files, FilesConfig, Machine, MachineDisk, Vm, VmState, Vmm};
 
 /// A directory with one program, `drive`: it notes how it was called in `calls`, and fails or hangs where a file
 /// `fail-<command>` or `hang-<command>` is. Each failure happens once.
 struct Scene {
     dir: tempfile::TempDir,
+    pause_max: Duration,
 }
+
+const PROCESS: &str = env!("CARGO_BIN_EXE_form-hooks-process");
 
 impl Scene {
     fn new() -> Self {
-        let scene = Scene { dir: tempfile::tempdir().unwrap() };
+        let scene = Scene { dir: tempfile::tempdir().unwrap(), pause_max: Duration::from_secs(600) };
         fs::create_dir(scene.path("programs")).unwrap();
         // Not written here: what a test writes can't be run while another test forks.
         let drive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drive.sh");
@@ -29,7 +34,10 @@ impl Scene {
     }
 
     fn files(&self) -> Files {
-        Files::new(FilesConfig { programs: self.path("programs"), links: self.path("live") })
+        let command =
+            KeeperCommand { program: PROCESS.into(), called: "form".into(), arguments: vec!["keeper".into()] };
+        let keeping = Keeping { command: Some(command), pause_max: self.pause_max };
+        Files::new(FilesConfig { programs: self.path("programs"), links: self.path("live"), keeping })
     }
 
     fn machine(&self, dir: &str) -> Machine {
@@ -134,9 +142,9 @@ async fn promise_2_it_is_resumed_whatever_becomes_of_the_capture() {
     scene.next("fail-resume");
     let stuck = capture(&vm, || Ok(())).await.unwrap_err();
     assert_eq!(stuck.kind(), ErrorKind::StillPaused);
-    assert_eq!(vm.state().await.unwrap(), VmState::Paused);
-    capture(&vm, || panic!("not reached")).await.unwrap_err();
+    // Its keeper goes on trying; whatever comes next waits for that.
     vm.resume().await.unwrap();
+    assert_eq!(vm.state().await.unwrap(), VmState::Running);
     assert_eq!(scene.words(), ["pause", "resume", "resume"]);
     capture(&vm, || Ok(())).await.unwrap();
 }
@@ -233,4 +241,104 @@ async fn what_is_missing_is_said_before_anything_runs() {
     assert_eq!(missing.kind(), ErrorKind::MissingDependency);
     assert!(Path::new(&scene.path("a/disk.img")).exists() && !scene.path("a/state").exists());
     assert_eq!(scene.calls(), Vec::<String>::new());
+}
+
+/// What stands between a daemon's death and the next.
+fn daemon_that_copies(scene: &Scene, machine: &Machine) -> std::process::Child {
+    use std::os::unix::process::CommandExt;
+    let job = scene.path("job");
+    let text = serde_json::json!({
+        "machine": machine, "qemu": "", "programs": scene.path("programs"), "hang_in": "copy"
+    });
+    fs::write(&job, text.to_string()).unwrap();
+    std::process::Command::new(PROCESS).arg("daemon").arg(job).process_group(0).spawn().unwrap()
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn kill_group(daemon: &mut std::process::Child) {
+    let group = rustix::process::Pid::from_child(daemon);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    daemon.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_2_its_keeper_resumes_it_when_the_daemon_is_killed() {
+    let scene = Scene::new();
+    let machine = scene.machine("a");
+    for slow in [false, true] {
+        drop(scene.files().boot(&machine).await.unwrap());
+        scene.calls();
+        if slow {
+            // Killed while the pause command runs: that ends first, or it would have the last word.
+            scene.next("slow-pause");
+        }
+        let mut daemon = daemon_that_copies(&scene, &machine);
+        let calls = || fs::read_to_string(scene.path("calls")).unwrap_or_default();
+        wait_until("a pause", || calls().contains("pause"));
+        kill_group(&mut daemon);
+        let vm = scene.files().adopt(&machine).await.unwrap().expect("it is there");
+        assert_eq!(vm.state().await.unwrap(), VmState::Running);
+        let expected: &[&str] = if slow { &["pause", "pause-ended", "resume"] } else { &["pause", "resume"] };
+        assert_eq!(scene.words(), expected);
+        vm.quit().await.unwrap();
+    }
+    // A resume that does not work is tried again.
+    drop(scene.files().boot(&machine).await.unwrap());
+    scene.calls();
+    scene.next("fail-resume");
+    let mut daemon = daemon_that_copies(&scene, &machine);
+    wait_until("a pause", || fs::read_to_string(scene.path("calls")).unwrap_or_default().contains("pause"));
+    kill_group(&mut daemon);
+    let vm = scene.files().adopt(&machine).await.unwrap().expect("it is there");
+    assert_eq!(
+        (vm.state().await.unwrap(), scene.words()),
+        (VmState::Running, ["pause", "resume", "resume"].map(String::from).to_vec())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_is_too_long_is_ended_and_voids_the_capture() {
+    let mut scene = Scene::new();
+    scene.pause_max = Duration::from_millis(100);
+    let mut machine = scene.machine("a");
+    machine.commands.timeout_s = 1;
+    let vm = scene.files().boot(&machine).await.unwrap();
+    scene.calls();
+    let calls = scene.path("calls");
+    let copy = move || {
+        wait_until("a resume", || fs::read_to_string(&calls).unwrap_or_default().contains("resume"));
+        Ok(())
+    };
+    let voided = capture(&vm, copy).await.unwrap_err();
+    assert!(matches!(voided, Error::Voided { .. }), "{voided:?}");
+    capture(&vm, || Ok(())).await.unwrap();
+    assert_eq!(vm.state().await.unwrap(), VmState::Running);
+    assert_eq!(scene.words(), ["pause", "resume", "pause", "resume"]);
+}
+
+#[tokio::test]
+async fn what_can_be_paused_is_not_captured_without_a_keeper() {
+    let scene = Scene::new();
+    let mut machine = scene.machine("a");
+    let files = Files::new(FilesConfig {
+        programs: scene.path("programs"),
+        links: scene.path("live"),
+        keeping: Keeping::default(),
+    });
+    let vm = files.boot(&machine).await.unwrap();
+    let refused = capture(&vm, || panic!("not reached")).await.unwrap_err();
+    assert!(matches!(refused, Error::Keeper { .. }), "{refused:?}");
+    assert_eq!((vm.state().await.unwrap(), scene.words()), (VmState::Running, vec!["start".into()]));
+    vm.quit().await.unwrap();
+    // Nothing pauses this one.
+    machine.commands.pause.clear();
+    machine.commands.resume.clear();
+    capture(&files.boot(&machine).await.unwrap(), || Ok(())).await.unwrap();
 }

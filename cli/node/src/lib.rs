@@ -15,3 +15,4 @@ pub mod store;
 pub use crate::core::{Core, Signed};
 pub use engine::{InitOptions, Initialised, init, remove, run, run_on};
 pub use error::{ApiError, ErrorCode};
+pub use form_vmm_hooks::keeper::{KeeperCommand, run as keep};

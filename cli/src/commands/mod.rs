@@ -24,6 +24,13 @@ pub(crate) enum Command {
     Delta(delta::DeltaCommand),
 }
 
+impl Command {
+    /// Whether this is the process beside a guest: small, and without a runtime.
+    pub(crate) fn is_keeper(&self) -> bool {
+        matches!(self, Command::Node(command) if command.is_keeper())
+    }
+}
+
 pub(crate) async fn run(command: Command, output: Output) -> Result<(), Stop> {
     match command {
         Command::Node(command) => node::run(command, output).await,

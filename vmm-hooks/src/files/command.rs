@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use crate::keeper::is_readable;
 use crate::limits::LOG_TAIL_BYTES;
 use crate::{Error, Result};
 
@@ -47,13 +46,18 @@ impl Commander {
         runs.map_err(|source| Error::File { name: self.name.clone(), what, path, source })
     }
 
+    /// Where commands and keepers say what they have to say.
+    pub(super) fn log(&self) -> Result<File> {
+        let path = self.dir.join(LOG);
+        let log = File::options().read(true).append(true).create(true).mode(0o600).open(&path);
+        log.map_err(Error::io("open", &path))
+    }
+
     /// Runs it; fine if it is empty. What it leaves running in the background is left alone, unless it was too late.
     pub(super) fn run(&self, what: &'static str, command: &[String]) -> Result<()> {
         let Some((word, arguments)) = command.split_first() else { return Ok(()) };
         let path = self.program(what, word)?;
-        let log_path = self.dir.join(LOG);
-        let log = File::options().read(true).append(true).create(true).mode(0o600).open(&log_path);
-        let log = log.map_err(Error::io("open", &log_path))?;
+        let (log_path, log) = (self.dir.join(LOG), self.log()?);
         let from = log.metadata().map_err(Error::io("look at", &log_path))?.len();
         let own = |what| log.try_clone().map_err(Error::io(what, &log_path));
         let mut process = Command::new(&path);
@@ -77,22 +81,14 @@ impl Commander {
         let failed = |error: std::io::Error| Error::io("run", path)(error);
         let pid = Pid::from_child(&child);
         let until = Instant::now() + self.timeout;
-        let ended = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| {
-            loop {
-                let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
-                match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.as_ref()) {
-                    Err(Errno::INTR) => {}
-                    Ok(ready) => return Ok(ready > 0),
-                    Err(error) => return Err(error),
-                }
-            }
-        });
+        let ended = pidfd_open(pid, PidfdFlags::empty()).map_err(std::io::Error::from);
+        let ended = ended.and_then(|pidfd| is_readable(&pidfd, until));
         if !matches!(ended, Ok(true)) {
             // The group is its own: whatever it has started goes with it. Gone already is fine.
             let _ = kill_process_group(pid, Signal::KILL);
         }
         let status = child.wait().map_err(failed)?;
-        match ended.map_err(|errno| failed(errno.into()))? {
+        match ended.map_err(failed)? {
             true => Ok(status),
             false => {
                 let after_ms = self.timeout.as_millis();

@@ -12,6 +12,8 @@ use async_trait::async_trait;
 use super::command::Commander;
 use super::record::{Record, State};
 use super::{Commands, FilesConfig};
+use crate::keeper::{self, Answer, Charge, Keeper, Kind, Order};
+use crate::limits::{KEEPER_START_TIMEOUT, KEEPER_WAIT_TIMEOUT, RELEASE_INTERVAL};
 use crate::{Captured, Cuts, Error, Machine, Result, Vm, VmState, WhilePaused, Written};
 
 #[derive(Debug, Clone)]
@@ -88,9 +90,23 @@ impl Guest {
         made.map_err(Error::io("link", &link))
     }
 
+    /// Nobody else does anything to it meanwhile; a keeper that is left from a capture has ended.
     fn alone<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wait_for_no_keeper()?;
         f()
+    }
+
+    pub(super) fn wait_for_no_keeper(&self) -> Result<()> {
+        let until = Instant::now() + KEEPER_WAIT_TIMEOUT;
+        while keeper::is_there(&self.dir).map_err(Error::io("look for a keeper at", &self.dir))? {
+            if Instant::now() >= until {
+                let (name, after_ms) = (self.name.clone(), KEEPER_WAIT_TIMEOUT.as_millis());
+                return Err(Error::Timeout { operation: "wait for the keeper", name, after_ms });
+            }
+            std::thread::sleep(RELEASE_INTERVAL);
+        }
+        Ok(())
     }
 
     fn pause(&self) -> Result<()> {
@@ -137,21 +153,27 @@ impl Guest {
                     return Err(Error::WrongState { operation: "capture", name: self.name.clone(), state });
                 }
             }
+            let mut driver = Driver::new(self)?;
             // First the record: whoever finds it resumes.
             self.record.write(State::Paused)?;
             let begin = Instant::now();
-            let paused = self.commander.run("pause", &self.commands.pause);
+            let paused = driver.pause();
             let stop_ns = nanos(begin.elapsed());
             let copied = paused.and_then(|()| self.copy(while_paused));
             let copy_ns = nanos(begin.elapsed()).saturating_sub(stop_ns);
-            let resumed = self.commander.run("resume", &self.commands.resume);
+            let resumed = driver.resume();
             let pause_ns = nanos(begin.elapsed()).max(1);
-            if let Err(source) = resumed {
-                tracing::error!(machine = self.name, %source, "STILL PAUSED after its capture");
-                let capture = copied.err().map(Box::new);
-                return Err(Error::NotResumed { name: self.name.clone(), capture, source: Box::new(source) });
+            match resumed {
+                Ok(()) => {}
+                Err(error @ Error::Voided { .. }) => return Err(error),
+                Err(source) => {
+                    tracing::error!(machine = self.name, %source, "STILL PAUSED after its capture");
+                    let capture = copied.err().map(Box::new);
+                    return Err(Error::NotResumed { name: self.name.clone(), capture, source: Box::new(source) });
+                }
             }
             self.record.write(State::Running)?;
+            driver.dismiss();
             copied?;
             Ok(Captured { pause_ns, stop_ns, state_ns: 0, copy_ns })
         })
@@ -234,6 +256,70 @@ impl Vm for Guest {
     /// There is none: nobody listens at this path.
     fn console(&self) -> PathBuf {
         self.dir.join("con")
+    }
+}
+
+/// What pauses and resumes a machine during a capture: its keeper, or nothing for a machine without commands.
+struct Driver<'a> {
+    guest: &'a Guest,
+    keeper: Option<Keeper>,
+    timeout: Duration,
+}
+
+impl<'a> Driver<'a> {
+    fn new(guest: &'a Guest) -> Result<Self> {
+        let Commands { pause, resume, timeout_s, .. } = &guest.commands;
+        let timeout = guest.commander.timeout + KEEPER_START_TIMEOUT;
+        if pause.is_empty() && resume.is_empty() {
+            return Ok(Driver { guest, keeper: None, timeout });
+        }
+        let keeping = &guest.config.keeping;
+        // The pause begins once its command has ended, whose time is limited too.
+        let bound_ms = (guest.commander.timeout + keeping.pause_max).as_millis();
+        let kind = Kind::Files {
+            uuid: guest.record.uuid().to_owned(),
+            programs: guest.commander.programs.clone(),
+            pause: pause.clone(),
+            resume: resume.clone(),
+            timeout_s: *timeout_s,
+        };
+        let bound_ms = u64::try_from(bound_ms).unwrap_or(u64::MAX);
+        let charge = Charge { name: guest.name.clone(), dir: guest.dir.clone(), bound_ms, kind };
+        let keeper = Keeper::start(keeping.command.as_ref(), &charge, guest.commander.log()?)?;
+        Ok(Driver { guest, keeper: Some(keeper), timeout })
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        self.order("pause", Order::Pause)
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        match self.order("resume", Order::Resume) {
+            // The keeper itself is gone, and its commands with it: this is the only one left.
+            Err(Error::Keeper { problem, .. }) => {
+                tracing::error!(machine = self.guest.name, problem, "its keeper is lost during the pause");
+                self.keeper = None;
+                self.guest.wait_for_no_keeper()?;
+                self.guest.commander.run("resume", &self.guest.commands.resume)
+            }
+            other => other,
+        }
+    }
+
+    fn order(&mut self, what: &'static str, order: Order) -> Result<()> {
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        match keeper.order(order, self.timeout)? {
+            Answer::Ready | Answer::Done => Ok(()),
+            Answer::Voided => Err(Error::Voided { name: self.guest.name.clone() }),
+            Answer::Failed(failure) => Err(failure.told(&self.guest.name, what)),
+        }
+    }
+
+    /// It runs, and its record says so.
+    fn dismiss(self) {
+        if let Some(keeper) = self.keeper {
+            keeper.dismiss();
+        }
     }
 }
 

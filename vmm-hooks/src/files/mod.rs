@@ -9,6 +9,7 @@
 
 mod command;
 mod guest;
+mod keeper;
 mod record;
 
 use std::fs::File;
@@ -18,8 +19,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::keeper::Keeping;
 use crate::{Error, HostFacts, Machine, Result, Vm, Vmm};
 use guest::{Guest, blocking};
+pub(crate) use keeper::Kept;
 use record::State;
 
 /// Programs that drive a machine, each with its arguments; an empty one is not there.
@@ -48,6 +51,8 @@ pub struct FilesConfig {
     pub programs: PathBuf,
     /// Made if missing: a link for each running machine, of its name, to its directory.
     pub links: PathBuf,
+    /// What stands by during a capture.
+    pub keeping: Keeping,
 }
 
 /// The hook for machines that are only files.
@@ -115,6 +120,8 @@ impl Vmm for Files {
             return Ok(None);
         }
         let guest = Guest::new(machine, Arc::clone(&self.config))?;
+        let free = guest.clone();
+        blocking(&guest.name, move || free.wait_for_no_keeper()).await?;
         let Some(state) = guest.record.read()? else { return Ok(None) };
         if state != State::Made {
             guest.link()?;

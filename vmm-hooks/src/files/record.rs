@@ -43,6 +43,11 @@ impl Record {
         Record { dir: dir.into(), uuid: uuid.into() }
     }
 
+    /// Whose it is.
+    pub(super) fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
     /// `None` if there is none, or it is another machine's.
     pub(super) fn read(&self) -> Result<Option<State>> {
         let path = self.dir.join(NAME);

@@ -33,18 +33,31 @@ pub(super) enum Start {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sockets {
     pub(super) monitor: RawFd,
+    pub(super) keeper: RawFd,
     pub(super) console: RawFd,
 }
 
+/// The machine's own files, open for reading and writing, as numbers in the process to be.
+#[derive(Clone, Debug)]
+pub(super) struct Images {
+    pub(super) ram: RawFd,
+    /// In the machine's order.
+    pub(super) disks: Vec<RawFd>,
+}
+
 /// Fails only for a path that is not UTF-8.
+///
+/// What was checked is what is used: RAM and disks are descriptors, and their paths stand there only to be read. A disk is
+/// handed over as QEMU would have it (`-add-fd`); for RAM, which QEMU opens by itself, the descriptor has a name in /proc.
 pub(super) fn command_line(
     machine: &Machine,
     host: &HostFacts,
     start: Start,
     sockets: Sockets,
+    images: &Images,
 ) -> Result<Vec<OsString>> {
     let memory_mib = machine.memory_bytes >> 20;
-    let ram = comma(&absolute(machine, "ram_path", &machine.ram_path)?);
+    let ram = format!("/proc/self/fd/{}", images.ram);
     let cpu = if host.accelerator == "kvm" { "host" } else { "max" };
     let mut line = Line(Vec::new());
     line.flag("-no-user-config").flag("-nodefaults").option("-display", "none").flag("-S");
@@ -68,12 +81,15 @@ pub(super) fn command_line(
     line.option("-device", "isa-serial,chardev=ser0");
     line.option("-chardev", &format!("socket,id=mon0,fd={},server=on,wait=off", sockets.monitor));
     line.option("-mon", "chardev=mon0,mode=control");
-    for (number, disk) in machine.disks.iter().enumerate() {
+    line.option("-chardev", &format!("socket,id=mon1,fd={},server=on,wait=off", sockets.keeper));
+    line.option("-mon", "chardev=mon1,mode=control");
+    for (number, (disk, fd)) in machine.disks.iter().zip(&images.disks).enumerate() {
         let (node, file) = (disk_node(number), format!("disk{number}-file"));
-        let path = absolute(machine, "disks", &disk.path)?;
-        let cache = json!({ "direct": false, "no-flush": false });
+        let path = comma(&absolute(machine, "disks", &disk.path)?);
+        line.option("-add-fd", &format!("fd={fd},set={number},opaque={path}"));
+        let (set, cache) = (format!("/dev/fdset/{number}"), json!({ "direct": false, "no-flush": false }));
         let file_node =
-            json!({ "driver": "file", "node-name": file, "filename": path, "cache": cache, "discard": "unmap" });
+            json!({ "driver": "file", "node-name": file, "filename": set, "cache": cache, "discard": "unmap" });
         let raw_node = json!({ "driver": "raw", "node-name": node, "file": file, "discard": "unmap" });
         let slot = if number == 0 { FIRST_DISK_SLOT } else { MORE_DISKS_SLOT + number - 1 };
         line.option("-blockdev", &file_node.to_string()).option("-blockdev", &raw_node.to_string());
@@ -90,6 +106,14 @@ pub(super) fn command_line(
         line.option("-incoming", "defer");
     }
     Ok(line.0)
+}
+
+/// The uuid of a QEMU that has a disk below `root`, from its command line.
+pub(super) fn uuid_of(words: &[Vec<u8>], root: &Path) -> Option<String> {
+    let below = format!("opaque={}/", comma(root.to_str()?));
+    let has = |word: &Vec<u8>| word.windows(below.len()).any(|part| part == below.as_bytes());
+    let uuid = words.iter().skip_while(|word| *word != b"-uuid").nth(1)?;
+    words.iter().any(has).then(|| String::from_utf8_lossy(uuid).into_owned())
 }
 
 /// The block node that a disk is to the guest, whatever is below it.
@@ -135,7 +159,8 @@ mod tests {
             accelerator: "tcg".into(),
             cpu_model: "max".into(),
         };
-        let line = command_line(machine, &host, start, Sockets { monitor: 5, console: 6 }).unwrap();
+        let images = Images { ram: 8, disks: (9..).take(machine.disks.len()).collect() };
+        let line = command_line(machine, &host, start, Sockets { monitor: 5, keeper: 7, console: 6 }, &images).unwrap();
         line.into_iter().map(|word| word.into_string().unwrap()).collect()
     }
 
@@ -161,12 +186,18 @@ mod tests {
     }
 
     #[test]
-    fn paths_may_hold_commas_and_quotes() {
+    fn images_are_descriptors_and_paths_may_hold_commas_and_quotes() {
         let mut odd = machine();
         odd.ram_path = "/a,b/ram".into();
         odd.disks[0].path = "/a,\"b/disk".into();
         let words = line(&odd, Start::Boot);
-        assert!(words.iter().any(|word| word.contains("mem-path=/a,,b/ram,share=on")));
-        assert!(words.iter().any(|word| word.contains(r#""filename":"/a,\"b/disk""#)));
+        assert!(words.iter().any(|word| word.contains("mem-path=/proc/self/fd/8,share=on")));
+        assert!(words.contains(&r#"fd=9,set=0,opaque=/a,,"b/disk"#.to_owned()));
+        assert!(words.iter().any(|word| word.contains(r#""filename":"/dev/fdset/0""#)));
+        assert!(!words.iter().any(|word| word.contains("/a,b")));
+        let words: Vec<Vec<u8>> = words.into_iter().map(String::into_bytes).collect();
+        let uuid = |root: &str| uuid_of(&words, Path::new(root));
+        assert_eq!(uuid("/a,\"b").as_ref(), Some(&odd.uuid));
+        assert_eq!((uuid("/a"), uuid("/a,\"b/d"), uuid_of(&words[..3], Path::new("/a,\"b"))), (None, None, None));
     }
 }

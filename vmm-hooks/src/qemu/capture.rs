@@ -11,24 +11,32 @@ use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
+use super::bitmaps;
 use super::guest::Guest;
 use super::qmp_wire::Event;
-use super::{bitmaps, emergency};
-use crate::limits::{LAST_RESORT_TIMEOUT, PAUSE_WARNING};
+use crate::keeper::{Charge, Keeper, Keeping, Kind};
+use crate::limits::PAUSE_WARNING;
 use crate::{Captured, Cuts, Error, Result, WhilePaused, Written};
 
 pub(super) async fn capture(
     guest: Arc<Guest>,
+    keeping: Keeping,
     state_out: File,
     cuts: Cuts,
     while_paused: WhilePaused,
 ) -> Result<Captured> {
     let name = guest.name.clone();
-    let task = tokio::spawn(run(guest, state_out, cuts, while_paused));
+    let task = tokio::spawn(run(guest, keeping, state_out, cuts, while_paused));
     task.await.unwrap_or(Err(Error::Panicked { name }))
 }
 
-async fn run(guest: Arc<Guest>, state_out: File, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured> {
+async fn run(
+    guest: Arc<Guest>,
+    keeping: Keeping,
+    state_out: File,
+    cuts: Cuts,
+    while_paused: WhilePaused,
+) -> Result<Captured> {
     let _turn = guest.turn.lock().await;
     let status = guest.status().await?;
     if status != "running" {
@@ -37,23 +45,35 @@ async fn run(guest: Arc<Guest>, state_out: File, cuts: Cuts, while_paused: While
     guest.leave_ram_out().await?;
 
     let mut pause = Pause { events: guest.qmp.events(), stopped_ns: None, resumed_ns: None };
+    // From here on the guest goes on whatever becomes of this task, or of its process.
+    let keeper = keep(&guest, keeping).await?;
     let begin = Instant::now();
-    let guard = ResumeOnDrop(Some(Arc::clone(&guest)));
     let mut frozen = freeze(&guest, state_out, &cuts, while_paused).await;
-    if pause.was_resumed() && frozen.is_ok() {
+    if pause.was_resumed() {
         frozen = Err(Error::Voided { name: guest.name.clone() });
     }
     let resumed = guest.cont().await;
     let measured = begin.elapsed();
-    guard.disarm();
 
     if let Err(source) = resumed {
+        // The keeper is not dismissed: it goes on trying.
         tracing::error!(machine = guest.name, %source, "STILL PAUSED after its capture");
         let capture = frozen.err().map(Box::new);
         return Err(Error::NotResumed { name: guest.name.clone(), capture, source: Box::new(source) });
     }
+    // When this is done, nobody resumes a guest any more that something else has paused.
+    let _ = tokio::task::spawn_blocking(move || keeper.dismiss()).await;
     let times = frozen?;
     Ok(Captured { pause_ns: pause.ns().unwrap_or(nanos(measured)), ..times })
+}
+
+/// Puts a keeper beside the guest.
+async fn keep(guest: &Guest, keeping: Keeping) -> Result<Keeper> {
+    let bound_ms = u64::try_from(keeping.pause_max.as_millis()).unwrap_or(u64::MAX);
+    let charge = Charge { name: guest.name.clone(), dir: guest.run.path(), bound_ms, kind: Kind::Qemu };
+    let (log, name) = (guest.run.open_log()?, guest.name.clone());
+    let started = tokio::task::spawn_blocking(move || Keeper::start(keeping.command.as_ref(), &charge, log)).await;
+    started.unwrap_or(Err(Error::Panicked { name }))
 }
 
 /// Everything between the guest's stop and its going on.
@@ -129,51 +149,6 @@ impl Pause {
     fn ns(&mut self) -> Option<u64> {
         self.update();
         self.resumed_ns?.checked_sub(self.stopped_ns?).filter(|&ns| ns > 0)
-    }
-}
-
-/// Resumes if the capture's task ends without having done so: a panic of ours, or a runtime that shuts down.
-struct ResumeOnDrop(Option<Arc<Guest>>);
-
-impl ResumeOnDrop {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for ResumeOnDrop {
-    fn drop(&mut self) {
-        let Some(guest) = self.0.take() else {
-            return;
-        };
-        tracing::error!(machine = guest.name, "capture broken off: resuming");
-        let last_resort = LastResort(Some(Arc::clone(&guest)));
-        // A runtime that shuts down drops the task instead of running it, and the last resort with it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let mut last_resort = last_resort;
-                match guest.cont().await {
-                    Ok(()) => last_resort.0 = None,
-                    Err(error) => tracing::error!(machine = guest.name, %error, "not resumed"),
-                }
-            });
-        }
-    }
-}
-
-/// Resumes by blocking, when this is dropped: better a daemon that ends late than a guest that stands still.
-struct LastResort(Option<Arc<Guest>>);
-
-impl Drop for LastResort {
-    fn drop(&mut self) {
-        let Some(guest) = self.0.take() else {
-            return;
-        };
-        guest.qmp.hang_up();
-        match emergency::resume(&guest.run, LAST_RESORT_TIMEOUT) {
-            Ok(()) => tracing::warn!(machine = guest.name, "resumed as a last resort"),
-            Err(error) => tracing::error!(machine = guest.name, error, "STILL PAUSED after its capture"),
-        }
     }
 }
 

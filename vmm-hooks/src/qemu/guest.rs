@@ -15,8 +15,10 @@ use super::process::Process;
 use super::qmp::Qmp;
 use super::rundir::{CONSOLE, RunDir};
 use super::{bitmaps, capture};
+use crate::keeper::{self, Keeping};
 use crate::limits::{
-    COMMAND_TIMEOUT, KILL_TIMEOUT, MIGRATE_TIMEOUT, POLL_INTERVAL, QUIT_TIMEOUT, RESUME_TIMEOUT, STOP_TIMEOUT,
+    COMMAND_TIMEOUT, KEEPER_WAIT_TIMEOUT, KILL_TIMEOUT, MIGRATE_TIMEOUT, POLL_INTERVAL, QUIT_TIMEOUT, RESUME_TIMEOUT,
+    STOP_TIMEOUT,
 };
 use crate::{Captured, Cuts, Error, Keeps, Machine, Result, Vm, VmState, WhilePaused, Written};
 
@@ -61,7 +63,18 @@ impl Guest {
 
     pub(super) async fn pause(&self) -> Result<()> {
         let _turn = self.turn.lock().await;
+        self.wait_for_no_keeper("pause").await?;
         self.stop().await
+    }
+
+    /// One that is left from a capture would undo what comes now, or has not let the guest go yet.
+    pub(super) async fn wait_for_no_keeper(&self, operation: &'static str) -> Result<()> {
+        let until = Instant::now() + KEEPER_WAIT_TIMEOUT;
+        let dir = self.run.path();
+        while keeper::is_there(&dir).map_err(Error::io("look for a keeper at", &dir))? {
+            self.pause_before_next(operation, until, KEEPER_WAIT_TIMEOUT).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn resume(&self) -> Result<()> {
@@ -126,7 +139,8 @@ impl Guest {
             match answer.get("status").and_then(Value::as_str) {
                 Some("completed") => return Ok(()),
                 Some("failed") => return failed("no reason given"),
-                Some("cancelled") => return failed("cancelled"),
+                // Not by us: its keeper has lost patience. It may be stuck on the way; nobody waits for it any more.
+                Some("cancelled" | "cancelling") => return Err(Error::Voided { name: self.name.clone() }),
                 _ => {}
             }
             self.pause_before_next(operation, until, MIGRATE_TIMEOUT).await?;
@@ -135,10 +149,14 @@ impl Guest {
 
     pub(super) async fn wait_for_status(&self, operation: &'static str, wanted: &str) -> Result<()> {
         let until = Instant::now() + MIGRATE_TIMEOUT;
-        while self.status().await? != wanted {
-            self.pause_before_next(operation, until, MIGRATE_TIMEOUT).await?;
+        loop {
+            match self.status().await? {
+                status if status == wanted => return Ok(()),
+                // Its keeper has lost patience, or somebody else interferes.
+                status if status == "running" => return Err(Error::Voided { name: self.name.clone() }),
+                _ => self.pause_before_next(operation, until, MIGRATE_TIMEOUT).await?,
+            }
         }
-        Ok(())
     }
 
     /// Loads a device state into a process that was started for it.
@@ -205,11 +223,11 @@ pub(super) fn needs_state(operation: &'static str, name: &str) -> Error {
 }
 
 /// The handle that callers hold.
-pub(super) struct QemuVm(Arc<Guest>);
+pub(super) struct QemuVm(Arc<Guest>, Keeping);
 
 impl QemuVm {
-    pub(super) fn new(guest: Arc<Guest>) -> Self {
-        QemuVm(guest)
+    pub(super) fn new(guest: Arc<Guest>, keeping: Keeping) -> Self {
+        QemuVm(guest, keeping)
     }
 }
 
@@ -253,7 +271,7 @@ impl Vm for QemuVm {
 
     async fn capture(&self, state_out: Option<File>, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured> {
         let state_out = state_out.ok_or_else(|| needs_state("save", &self.0.name))?;
-        capture::capture(Arc::clone(&self.0), state_out, cuts, while_paused).await
+        capture::capture(Arc::clone(&self.0), self.1.clone(), state_out, cuts, while_paused).await
     }
 
     async fn quit(&self) -> Result<()> {

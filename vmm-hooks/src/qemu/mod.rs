@@ -3,9 +3,11 @@
 mod args;
 mod bitmaps;
 mod capture;
-mod emergency;
 mod guest;
 mod host;
+mod images;
+mod intent;
+mod keeper;
 mod nbd;
 mod process;
 mod qmp;
@@ -13,8 +15,9 @@ mod qmp_wire;
 mod rundir;
 mod start;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,9 +25,12 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 pub use host::Accel;
+pub(crate) use keeper::Kept;
 
+use crate::keeper::Keeping;
 use crate::{Error, HostFacts, Machine, Result, Vm, Vmm};
 use guest::{Guest, QemuVm};
+use images::Images;
 
 /// Which QEMU, and how.
 #[derive(Clone, Debug)]
@@ -33,11 +39,13 @@ pub struct QemuConfig {
     pub binary: PathBuf,
     /// What runs the guests' instructions.
     pub accel: Accel,
+    /// What stands by during a capture.
+    pub keeping: Keeping,
 }
 
 impl Default for QemuConfig {
     fn default() -> Self {
-        QemuConfig { binary: "qemu-system-x86_64".into(), accel: Accel::Auto }
+        QemuConfig { binary: "qemu-system-x86_64".into(), accel: Accel::Auto, keeping: Keeping::default() }
     }
 }
 
@@ -81,31 +89,35 @@ impl Vmm for Qemu {
         machine.check_files()?;
         let host = self.host().await?;
         start::refuse_second(machine)?;
-        create_ram(machine)?;
-        let started = start::start(&find(&self.config.binary), machine, &host, args::Start::Boot).await?;
+        let images = Images::with_new_ram(machine)?;
+        let started = start::start(&find(&self.config.binary), machine, &host, args::Start::Boot, images).await?;
         started.guest.set_link(machine.link_up).await?;
         started.guest.resume().await?;
-        Ok(Arc::new(QemuVm::new(started.keep())))
+        Ok(Arc::new(QemuVm::new(started.keep(), self.config.keeping.clone())))
     }
 
     async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>> {
         let device_state = device_state.ok_or_else(|| guest::needs_state("load", &machine.name))?;
         machine.check()?;
         machine.check_files()?;
-        check_ram(machine)?;
+        let images = Images::of(machine)?;
         let host = self.host().await?;
         start::refuse_second(machine)?;
-        let started = start::start(&find(&self.config.binary), machine, &host, args::Start::Incoming).await?;
+        let started = start::start(&find(&self.config.binary), machine, &host, args::Start::Incoming, images).await?;
         started.guest.load(device_state).await?;
         // The device state holds the link as it was captured.
         started.guest.set_link(false).await?;
-        Ok(Arc::new(QemuVm::new(started.keep())))
+        Ok(Arc::new(QemuVm::new(started.keep(), self.config.keeping.clone())))
+    }
+
+    async fn end_others(&self, root: &Path, known: &HashSet<String>) -> Result<usize> {
+        start::end_others(root, known).await
     }
 
     async fn adopt(&self, machine: &Machine) -> Result<Option<Arc<dyn Vm>>> {
         machine.check()?;
         let guest: Option<Arc<Guest>> = start::adopt(machine).await?;
-        Ok(guest.map(|guest| Arc::new(QemuVm::new(guest)) as Arc<dyn Vm>))
+        Ok(guest.map(|guest| Arc::new(QemuVm::new(guest, self.config.keeping.clone())) as Arc<dyn Vm>))
     }
 }
 
@@ -117,27 +129,4 @@ fn find(binary: &Path) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join(binary)).find(|path| path.is_file());
     found.unwrap_or_else(|| binary.into())
-}
-
-/// A new file, not the old one emptied: that may be what somebody still reads.
-fn create_ram(machine: &Machine) -> Result<()> {
-    let path = &machine.ram_path;
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", path)(error));
-        }
-        _ => {}
-    }
-    let file = File::options().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|file| file.set_len(machine.memory_bytes)).map_err(Error::io("create", path))
-}
-
-fn check_ram(machine: &Machine) -> Result<()> {
-    let meta = machine.open("RAM file", &machine.ram_path)?.metadata();
-    let len_bytes = meta.map_err(Error::io("look at", &machine.ram_path))?.len();
-    if len_bytes != machine.memory_bytes {
-        let problem = format!("is {}, but its RAM file has {len_bytes} bytes", machine.memory_bytes);
-        return Err(Error::Machine { name: machine.name.clone(), field: "memory_bytes", problem });
-    }
-    Ok(())
 }

@@ -54,9 +54,23 @@ impl Process {
         Self::watch(pid, rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
     }
 
+    /// The numbers of all that there are.
+    pub(super) fn all() -> io::Result<Vec<u32>> {
+        let numbers = std::fs::read_dir("/proc")?.flatten();
+        Ok(numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// Its words, the program first; none if it is gone or a zombie.
+    pub(super) fn arguments(pid: u32) -> Vec<Vec<u8>> {
+        let mut line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        // Each word ends with a NUL.
+        line.pop();
+        if line.is_empty() { Vec::new() } else { line.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect() }
+    }
+
     /// The process of that number, if it runs and was started with `word` among its arguments.
-    pub(super) fn find(pid: u32, word: &str) -> io::Result<Option<Self>> {
-        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+    pub(super) fn find(number: u32, word: &str) -> io::Result<Option<Self>> {
+        let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) else {
             return Ok(None);
         };
         // First the descriptor, then the question: what is asked about is what is held.
@@ -65,9 +79,7 @@ impl Process {
             Err(Errno::SRCH) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        // A zombie has no arguments.
-        let arguments = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-        match arguments.split(|&byte| byte == 0).any(|argument| argument == word.as_bytes()) {
+        match Self::arguments(number).iter().any(|argument| argument == word.as_bytes()) {
             true => Self::watch(pid, pidfd).map(Some),
             false => Ok(None),
         }

@@ -95,11 +95,6 @@ impl Qmp {
         self.answer(command, answer, timeout).await
     }
 
-    /// Makes room for another client. Whoever still has a handle finds the process gone.
-    pub(super) fn hang_up(&self) {
-        let _ = rustix::net::shutdown(&self.wire.stream, rustix::net::Shutdown::Both); // closed already is fine
-    }
-
     pub(super) fn events(&self) -> broadcast::Receiver<Event> {
         self.wire.events.subscribe()
     }

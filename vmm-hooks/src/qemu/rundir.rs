@@ -23,6 +23,10 @@ use crate::{Error, Result};
 
 /// The monitor's socket.
 pub(super) const MONITOR: &str = "qmp";
+/// The socket of the monitor that keepers use.
+pub(super) const KEEPER: &str = "keeper";
+/// What the process was started as.
+pub(super) const INTENT: &str = "intent";
 /// The serial console's socket.
 pub(super) const CONSOLE: &str = "con";
 /// The socket on which recordings of writes are read; it is there for that moment.
@@ -92,6 +96,13 @@ impl RunDir {
         self.create_file(LOG)
     }
 
+    /// The log, to add to.
+    pub(super) fn open_log(&self) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+        let log = rustix::fs::openat(&self.dir, LOG, flags, Mode::RUSR | Mode::WUSR);
+        log.map(File::from).map_err(|errno| Error::io("open", self.path().join(LOG))(errno.into()))
+    }
+
     /// The log's last lines, on one line; empty if there are none.
     pub(super) fn log_tail(&self) -> String {
         let Ok(log) = rustix::fs::openat(&self.dir, LOG, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
@@ -127,7 +138,7 @@ impl RunDir {
         if owner.is_some() && pid.is_some() && owner != pid {
             return;
         }
-        for name in [MONITOR, CONSOLE, NBD, PID] {
+        for name in [MONITOR, KEEPER, CONSOLE, NBD, PID, INTENT] {
             self.remove(name);
         }
     }
@@ -137,7 +148,12 @@ impl RunDir {
         let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
     }
 
-    fn create_file(&self, name: &str) -> Result<File> {
+    pub(super) fn open_file(&self, name: &str) -> std::io::Result<File> {
+        let file = rustix::fs::openat(&self.dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        Ok(File::from(file?))
+    }
+
+    pub(super) fn create_file(&self, name: &str) -> Result<File> {
         // A new file, not the old one emptied: somebody may still be writing to that.
         let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND | OFlags::CLOEXEC;

@@ -1,14 +1,17 @@
 //! How a process comes to be ours: started, or found again.
 
+use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::args::{self, Sockets, Start};
 use super::guest::Guest;
+use super::images::Images;
+use super::intent::Intent;
 use super::process::Process;
 use super::qmp::Qmp;
-use super::rundir::{CONSOLE, MONITOR, RunDir};
+use super::rundir::{CONSOLE, KEEPER, MONITOR, RunDir};
 use crate::limits::{COMMAND_TIMEOUT, GONE_GRACE, KILL_TIMEOUT, START_TIMEOUT};
 use crate::{Error, HostFacts, Machine, Result};
 
@@ -41,10 +44,16 @@ impl Drop for Undo {
 }
 
 /// Starts QEMU and waits for its monitor.
-pub(super) async fn start(binary: &Path, machine: &Machine, host: &HostFacts, start: Start) -> Result<Started> {
+pub(super) async fn start(
+    binary: &Path,
+    machine: &Machine,
+    host: &HostFacts,
+    start: Start,
+    images: Images,
+) -> Result<Started> {
     let run = Arc::new(RunDir::create(&machine.dir)?);
     run.clean(None);
-    let (process, stream) = match spawn(binary, machine, host, start, &run) {
+    let (process, stream) = match spawn(binary, machine, host, start, images, &run) {
         Ok(spawned) => spawned,
         Err(error) => {
             run.clean(None);
@@ -63,16 +72,20 @@ fn spawn(
     machine: &Machine,
     host: &HostFacts,
     start: Start,
+    images: Images,
     run: &RunDir,
 ) -> Result<(Arc<Process>, std::os::unix::net::UnixStream)> {
     let monitor = OwnedFd::from(run.listen(MONITOR)?);
+    let keeper = OwnedFd::from(run.listen(KEEPER)?);
     let console = OwnedFd::from(run.listen(CONSOLE)?);
-    let sockets = Sockets { monitor: monitor.as_raw_fd(), console: console.as_raw_fd() };
-    let line = args::command_line(machine, host, start, sockets)?;
+    let sockets = Sockets { monitor: monitor.as_raw_fd(), keeper: keeper.as_raw_fd(), console: console.as_raw_fd() };
+    let line = args::command_line(machine, host, start, sockets, &images.numbers())?;
+    Intent::new(machine, &line).write(run)?;
     let (pid_file, log) = (run.create_pid_file()?, run.create_log()?);
     // The socket listens already: the connection is made before its server is there, and never has to be tried again.
     let stream = run.connect(MONITOR)?;
-    let process = Process::spawn(binary, &line, vec![monitor, console], pid_file, log);
+    let inherit = [monitor, keeper, console].into_iter().chain(images.into_descriptors()).collect();
+    let process = Process::spawn(binary, &line, inherit, pid_file, log);
     let process = process.map_err(|source| Error::Binary { binary: binary.into(), source })?;
     Ok((Arc::new(process), stream))
 }
@@ -87,6 +100,29 @@ fn find(machine: &Machine) -> Result<Option<(Process, RunDir)>> {
     };
     let process = Process::find(pid, &machine.uuid).map_err(Error::io("look at the process of", &machine.dir))?;
     Ok(process.map(|process| (process, run)))
+}
+
+/// Ends every QEMU on files below `root` whose uuid is none of `known`; how many there were.
+pub(super) async fn end_others(root: &Path, known: &HashSet<String>) -> Result<usize> {
+    let root = std::path::absolute(root).map_err(Error::io("find", root))?;
+    let mut ended = 0;
+    for pid in Process::all().map_err(Error::io("look at the processes of", &root))? {
+        let Some(uuid) = args::uuid_of(&Process::arguments(pid), &root).filter(|uuid| !known.contains(uuid)) else {
+            continue;
+        };
+        let found = Process::find(pid, &uuid).map_err(Error::io("look at a process of", &root))?;
+        let Some(process) = found else { continue };
+        tracing::warn!(pid, uuid, "a QEMU on files of ours that nothing else tells of: ended");
+        process.kill();
+        match process.wait_gone(KILL_TIMEOUT).await {
+            true => ended += 1,
+            false => {
+                let after_ms = KILL_TIMEOUT.as_millis();
+                return Err(Error::Timeout { operation: "end", name: uuid, after_ms });
+            }
+        }
+    }
+    Ok(ended)
 }
 
 /// Two processes on the same files would destroy them.
@@ -106,6 +142,8 @@ pub(super) async fn adopt(machine: &Machine) -> Result<Option<Arc<Guest>>> {
     let connected = async {
         let qmp = Qmp::connect(&machine.name, Arc::clone(&run), run.connect(MONITOR)?, COMMAND_TIMEOUT).await?;
         let guest = Guest::new(machine, Arc::clone(&run), Arc::clone(&process), qmp);
+        // What it is now, it may not stay.
+        guest.wait_for_no_keeper("adopt").await?;
         let status = guest.status().await?;
         Ok((Arc::new(guest), status))
     };
@@ -123,6 +161,7 @@ pub(super) async fn adopt(machine: &Machine) -> Result<Option<Arc<Guest>>> {
         guest.quit().await?;
         return Ok(None);
     }
+    Intent::read(&guest.run, machine)?.check(&guest).await?;
     tracing::info!(machine = machine.name, pid = guest.process.pid(), "QEMU adopted");
     Ok(Some(guest))
 }

@@ -1,7 +1,7 @@
 //! The ways out of a capture. The guest runs after each of them.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -164,4 +164,52 @@ async fn a_device_state_cut_short_is_refused_with_the_reason_and_leaves_nothing(
     assert!(exists(restored.pid()) && exists(vm.pid()));
     restored.quit().await.unwrap();
     vm.quit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_during_a_restore_or_right_after_its_resume_leaves_nothing() {
+    let fixture = Fixture::new();
+    let (qemu, original, other) = (qemu(), fixture.machine(1), fixture.machine(2));
+    let vm = qemu.boot(&original).await.unwrap();
+    let state_path = fixture.path().join("state");
+    let (from, to) = (original.ram_path.clone(), other.ram_path.clone());
+    let copy_ram = Box::new(move |_| {
+        copy(&from, &to);
+        Ok(())
+    });
+    vm.capture(Some(File::create(&state_path).unwrap()), Cuts::new(), copy_ram).await.unwrap();
+    vm.quit().await.unwrap();
+
+    // The rest of its device state never comes: it waits for that when it is killed.
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let mut writer = File::from(writer);
+    writer.write_all(&fs::read(&state_path).unwrap()[..1000]).unwrap();
+    let killed = async {
+        let pid = loop {
+            let pid = fs::read_to_string(other.dir.join("pid")).unwrap_or_default();
+            if let Ok(pid) = pid.trim().parse() {
+                break pid;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        sigkill(pid);
+        pid
+    };
+    let (restored, pid) = tokio::join!(qemu.restore(&other, Some(reader.into())), killed);
+    let error = restored.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gone, "{error:?}");
+    assert_eq!((exists(pid), files(&other)), (false, vec!["log".to_owned()]));
+    assert!(qemu.adopt(&other).await.unwrap().is_none());
+
+    for _ in 0..2 {
+        let vm = qemu.restore(&other, Some(File::open(&state_path).unwrap())).await.unwrap();
+        vm.resume().await.unwrap();
+        sigkill(vm.pid());
+        until_state(&*vm, VmState::Gone).await;
+        assert!(qemu.adopt(&other).await.unwrap().is_none());
+        vm.quit().await.unwrap();
+        assert_eq!(files(&other), ["log"]);
+    }
+    assert_eq!(zombies(), 0);
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use form_vmm_hooks::keeper::{KeeperCommand, Keeping};
 use form_vmm_hooks::{Accel, Machine, MachineDisk, Qemu, QemuConfig, Vm, VmState};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -13,9 +14,20 @@ use tempfile::TempDir;
 /// TCG everywhere, so that a run on one host says something about a run on another. `FORM_TEST_QEMU` names another QEMU
 /// than the one in PATH.
 pub(crate) fn qemu() -> Qemu {
-    let binary = std::env::var_os("FORM_TEST_QEMU").map_or(QemuConfig::default().binary, PathBuf::from);
-    Qemu::new(QemuConfig { binary, accel: Accel::Tcg })
+    qemu_that_is(Keeping { command: Some(keeper()), ..Keeping::default() })
 }
+
+pub(crate) fn qemu_that_is(keeping: Keeping) -> Qemu {
+    let binary = std::env::var_os("FORM_TEST_QEMU").map_or(QemuConfig::default().binary, PathBuf::from);
+    Qemu::new(QemuConfig { binary, accel: Accel::Tcg, keeping })
+}
+
+pub(crate) fn keeper() -> KeeperCommand {
+    KeeperCommand { program: PROCESS.into(), called: "form".into(), arguments: vec!["keeper".into()] }
+}
+
+/// A keeper, or a daemon with one, in a process of its own.
+pub(crate) const PROCESS: &str = env!("CARGO_BIN_EXE_form-hooks-process");
 
 /// The guest's files, made by the script if need be.
 fn assets() -> &'static Path {

@@ -56,7 +56,7 @@ async fn quit_leaves_the_log_and_nothing_else() {
     let pid = vm.pid();
     let ram = fs::metadata(&machine.ram_path).unwrap();
     assert_eq!((ram.len(), ram.permissions().mode() & 0o777), (machine.memory_bytes, 0o600));
-    assert_eq!(files(&machine), ["con", "log", "pid", "qmp"]);
+    assert_eq!(files(&machine), ["con", "intent", "keeper", "log", "pid", "qmp"]);
     vm.quit().await.unwrap();
     assert!(!exists(pid));
     assert_eq!(files(&machine), ["log"]);
@@ -78,7 +78,7 @@ async fn a_process_that_was_killed_is_reaped_and_its_place_can_be_taken() {
 
     let next = qemu().boot(&machine).await.unwrap();
     killed.quit().await.unwrap();
-    assert_eq!(files(&machine), ["con", "log", "pid", "qmp"], "they are the next one's");
+    assert_eq!(files(&machine), ["con", "intent", "keeper", "log", "pid", "qmp"], "they are the next one's");
     next.quit().await.unwrap();
 }
 
@@ -101,6 +101,64 @@ async fn a_process_that_waits_for_a_device_state_is_ended_on_adoption() {
     assert!(qemu().adopt(&machine).await.unwrap().is_none());
     assert!(!exists(half.id()));
     let _ = half.wait(); // reaped by then
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_not_what_was_started_is_not_adopted() {
+    let fixture = Fixture::new();
+    let machine = fixture.machine(1);
+    let vm = qemu().boot(&machine).await.unwrap();
+    drop(vm);
+    let intent = machine.dir.join("intent");
+    let written = fs::read_to_string(&intent).unwrap();
+    assert!(written.contains(&machine.uuid) && written.contains("-uuid"), "{written}");
+    let other = machine.uuid.replace("4000", "4001");
+    for damaged in
+        [written.replace("256M", "255M"), written.replace("vm-1", "vm-2"), written.replace(&machine.uuid, &other)]
+    {
+        assert_ne!(damaged, written);
+        fs::write(&intent, damaged).unwrap();
+        let refused = qemu().adopt(&machine).await.map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Protocol { command: "adopt", .. }), "{refused:?}");
+    }
+    fs::write(&intent, written).unwrap();
+    qemu().adopt(&machine).await.unwrap().unwrap().quit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_directory_is_lost_is_found_by_its_files() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.machine(1), fixture.machine(2));
+    let (kept, lost) = (qemu().boot(&one).await.unwrap(), qemu().boot(&two).await.unwrap());
+    fs::remove_dir_all(&two.dir).unwrap();
+    assert!(qemu().adopt(&two).await.unwrap().is_none());
+    let known = std::collections::HashSet::from([one.uuid.clone()]);
+    let elsewhere = fixture.path().join("3");
+    assert_eq!(qemu().end_others(&elsewhere, &Default::default()).await.unwrap(), 0);
+    assert_eq!(qemu().end_others(fixture.path(), &known).await.unwrap(), 1);
+    until_state(&*lost, VmState::Gone).await;
+    assert_eq!(kept.state().await.unwrap(), VmState::Running);
+    kept.quit().await.unwrap();
+    assert_eq!(zombies(), 0);
+}
+
+/// Rule 29: what was checked is what is opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_has_the_files_and_not_their_paths() {
+    let fixture = Fixture::new();
+    let machine = fixture.machine(1);
+    let vm = qemu().boot(&machine).await.unwrap();
+    let line = fs::read_to_string(format!("/proc/{}/cmdline", vm.pid())).unwrap();
+    let named: Vec<&str> = line.split('\0').filter(|word| word.contains("root.raw") || word.contains("/ram")).collect();
+    assert!(named.iter().all(|word| word.contains("opaque=")), "{named:?}");
+    let open = || {
+        let fds = fs::read_dir(format!("/proc/{}/fd", vm.pid())).unwrap().flatten();
+        fds.filter_map(|fd| fs::read_link(fd.path()).ok()).collect::<Vec<_>>()
+    };
+    let maps = fs::read_to_string(format!("/proc/{}/maps", vm.pid())).unwrap();
+    assert!(open().contains(&machine.disks[0].path), "{:?}", open());
+    assert!(maps.contains(&*machine.ram_path.to_string_lossy()));
+    vm.quit().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,4 +10,5 @@ mod carries;
 mod console;
 mod fixture;
 mod hints;
+mod keeping;
 mod life;

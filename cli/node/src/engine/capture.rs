@@ -191,6 +191,12 @@ async fn pause(
             let message = format!("{} could be resumed only at the second try: its capture is void", source.name);
             return Err(ApiError::new(ErrorCode::Aborted, message).cause(chain(&error)));
         }
+        Err(error @ form_vmm_hooks::Error::Voided { .. }) => {
+            tracing::error!(instance = source.name, error = chain(&error), "the capture is void");
+            return Err(ApiError::new(ErrorCode::Aborted, format!("{} stood still for too long", source.name))
+                .cause(chain(&error))
+                .remedy("it runs again, and nothing else changed; commit when its host is less busy"));
+        }
         Err(error) => {
             tracing::error!(instance = source.name, error = chain(&error), "the capture failed");
             return Err(vmm_error(error));

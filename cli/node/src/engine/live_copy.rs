@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use form_delta::{Hash, Manifest};
+use serde::{Deserialize, Serialize};
 
 use super::bases;
 use super::build::delta;
@@ -12,6 +13,36 @@ use super::instance::{LocalInstance, MEMORY};
 use super::layout::Layout;
 use super::standby;
 use crate::error::{ApiError, ErrorCode};
+
+/// A file as it was when it was hashed. While this is the same it is that file, and nobody has written to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hashed {
+    device: u64,
+    inode: u64,
+    len_bytes: u64,
+    /// Of its last change, whatever was changed; nobody can set it.
+    changed_s: i64,
+    changed_ns: i64,
+}
+
+impl Hashed {
+    pub(crate) fn of(file: &File) -> std::io::Result<Self> {
+        let meta = file.metadata()?;
+        let (device, inode, len_bytes) = (meta.dev(), meta.ino(), meta.len());
+        Ok(Self { device, inode, len_bytes, changed_s: meta.ctime(), changed_ns: meta.ctime_nsec() })
+    }
+
+    /// Refuses a file that is not what was hashed any more.
+    pub(crate) fn check(&self, name: &str, path: &Path) -> Result<(), ApiError> {
+        let now = File::open(path).and_then(|file| Self::of(&file)).map_err(|e| ApiError::io("look at", path, &e))?;
+        match now == *self {
+            true => Ok(()),
+            false => Err(ApiError::new(ErrorCode::Aborted, format!("{name} was changed after it had been verified"))
+                .cause(path.display())
+                .remedy("find out what writes to that node's data directory, then commit again")),
+        }
+    }
+}
 
 /// What is copied, and to where.
 pub(crate) struct LiveCopy {
@@ -29,7 +60,7 @@ pub(crate) struct LiveCopy {
 
 impl LiveCopy {
     /// A standby of the base gets what changed, and that is read again; anything else is copied, and read again in full.
-    pub(crate) fn make(&self) -> Result<(), ApiError> {
+    pub(crate) fn make(&self) -> Result<Hashed, ApiError> {
         let (name, instance) = (self.artifact.as_str(), &self.local.instance_id);
         let manifest = manifest(name, &self.manifest, self.root)?;
         let base = self.base.and_then(|root| bases::open(&self.layout, &self.local.cluster_id, root));
@@ -54,12 +85,14 @@ impl LiveCopy {
             // A host that is lost after the commit boots from this disk; its memory is gone with it in any case.
             file.sync_all().map_err(|e| ApiError::io("sync", &self.to, &e))?;
         }
-        match changed {
+        // First: what changes while it is being hashed has changed since.
+        let hashed = Hashed::of(&file).map_err(|e| ApiError::io("look at", &self.to, &e))?;
+        let verified = match changed {
             // Every other byte of this very file was hashed when it became a standby, and it was not touched since.
             Some(changed) => form_delta::verify_chunks(&file, &manifest, &changed).map(drop),
             None => form_delta::verify_image(&file, &manifest),
-        }
-        .map_err(|e| delta(name, e))
+        };
+        verified.map(|()| hashed).map_err(|e| delta(name, e))
     }
 }
 

@@ -52,6 +52,7 @@ impl Work {
             time_ms: capture.commit.time_ms,
             roots,
             live: String::new(),
+            hashed: Default::default(),
             vmm: String::new(),
         };
         Self::new(context, Vec::new())
@@ -68,6 +69,7 @@ impl Work {
             time_ms: 0,
             roots: Default::default(),
             live: target::live_name(attempt),
+            hashed: Default::default(),
             vmm: String::new(),
         };
         Self::new(context, payload)

@@ -153,6 +153,7 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: Hash
             remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
         }
     }
+    end_others(node, live).await?;
     let known = node.db.instances()?;
     let known = Known {
         instances: known.iter().map(|local| local.instance_id.clone()).collect(),
@@ -160,6 +161,20 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: Hash
         staging,
     };
     leftovers::remove(&node.layout, &known)
+}
+
+/// VM processes on files of this node that are none of its VMs: their directories, where they would be looked for, are gone.
+async fn end_others(node: &Node, live: &HashSet<(String, String)>) -> Result<(), ApiError> {
+    let mut uuids = HashSet::new();
+    for local in node.db.instances()? {
+        let own = live.iter().filter(|(instance, _)| *instance == local.instance_id);
+        uuids.extend(own.map(|(_, name)| local.machine(&node.layout, name, false).uuid));
+    }
+    let ended = node.vmms.qemu.end_others(&node.layout.instances(), &uuids).await.map_err(vmm_error)?;
+    if ended > 0 {
+        tracing::warn!(ended, "VM processes were left over");
+    }
+    Ok(())
 }
 
 /// An attempt's id from its hex form.

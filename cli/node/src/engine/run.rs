@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use form_transport::{NodeKey, Transport};
+use form_vmm_hooks::keeper::{KeeperCommand, Keeping};
 use form_vmm_hooks::{Accel, Files, FilesConfig, Qemu, QemuConfig, Vmm};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -117,19 +118,25 @@ pub async fn remove(store: &str, node_id: &str) -> Result<(), ApiError> {
     Ok(store.remove_node(node_id).await?)
 }
 
-/// Runs a node until `shutdown` is done. Its VMs go on without it.
+/// Runs a node until `shutdown` is done. Its VMs go on without it. `keeper` starts a process that calls [`keep`](crate::keep).
 ///
 /// # Errors
 /// The directory is not a node's or is in use, an address is taken, or the store is another installation's.
-pub async fn run(data_dir: &Path, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ApiError> {
+pub async fn run(
+    data_dir: &Path,
+    keeper: KeeperCommand,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ApiError> {
     let config = NodeConfig::load(&Layout::new(data_dir).config())?;
     let store = Store::open(&config.store).await?;
     let binary = config.qemu.unwrap_or_else(|| "qemu-system-x86_64".into());
-    let vmm = Arc::new(Qemu::new(QemuConfig { binary, accel: Accel::Auto }));
-    run_on(data_dir, store, vmm, shutdown).await
+    let keeping = Keeping { command: Some(keeper), ..Keeping::default() };
+    let vmm = Arc::new(Qemu::new(QemuConfig { binary, accel: Accel::Auto, keeping: keeping.clone() }));
+    run_with(data_dir, store, vmm, keeping, shutdown).await
 }
 
-/// As [`run`], on a state store and in place of QEMU a monitor of the caller's.
+/// As [`run`], on a state store and in place of QEMU a monitor of the caller's. There are no keepers: a machine of files
+/// that commands pause is not captured.
 ///
 /// # Errors
 /// As those of [`run`].
@@ -137,6 +144,16 @@ pub async fn run_on(
     data_dir: &Path,
     store: Store,
     vmm: Arc<dyn Vmm>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ApiError> {
+    run_with(data_dir, store, vmm, Keeping::default(), shutdown).await
+}
+
+async fn run_with(
+    data_dir: &Path,
+    store: Store,
+    vmm: Arc<dyn Vmm>,
+    keeping: Keeping,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ApiError> {
     let layout = Layout::new(data_dir);
@@ -158,7 +175,7 @@ pub async fn run_on(
     let (inputs, receiver) = mpsc::unbounded_channel();
     let db = NodeDb::open(&layout)?;
     let quic = config.quic;
-    let files = Files::new(FilesConfig { programs: layout.commands(), links: layout.live_links() });
+    let files = Files::new(FilesConfig { programs: layout.commands(), links: layout.live_links(), keeping });
     let vmms = Vmms { qemu: vmm, files: Arc::new(files) };
     let node = Arc::new(Node::new(Parts { layout, config, key, store, db, vmms, engine, inputs }));
     // Before any peer is heard: a message must not meet a participant that does not know yet what it has promised.

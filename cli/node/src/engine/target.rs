@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Seek as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -88,11 +88,10 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
             manifest: staged_manifest(&staging, &artifact.name),
             to: live.join(file_name(&artifact.name)),
         };
-        blocking("make the copy that will run", move || copy.make())
+        blocking("make the copy that will run", move || Ok((copy.artifact.clone(), copy.make()?)))
     });
-    for copied in futures_util::future::join_all(copies).await {
-        copied?;
-    }
+    let copied = futures_util::future::join_all(copies).await;
+    shared.context().hashed = copied.into_iter().collect::<Result<_, _>>()?;
     for dir in [staging, live] {
         sync_dir(&dir).map_err(|e| ApiError::io("sync", &dir, &e))?;
     }
@@ -145,14 +144,17 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
             .remedy("start it, then commit again")
     })?;
     let began = Instant::now();
-    let device = node.layout.staging(task.attempt, instance).join(file_name(DEVICE));
-    let vmm = shared.context().vmm.clone();
+    let staging = node.layout.staging(task.attempt, instance);
+    let context = shared.context().clone();
     let restored = async {
-        let device = local.has_device().then(|| File::open(&device).map_err(|e| ApiError::io("open", &device, &e)));
-        let device = device.transpose()?;
+        let live = node.layout.live(instance, &live_name(task.attempt));
+        for (name, hashed) in &context.hashed {
+            hashed.check(name, &live.join(file_name(name)))?;
+        }
+        let device = context.roots.get(DEVICE).map(|root| device_state(&staging, root)).transpose()?;
         old.pause().await.map_err(vmm_error)?;
         *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
-        restore(node, &local, &live_name(task.attempt), device, &vmm).await
+        restore(node, &local, &live_name(task.attempt), device, &context.vmm).await
     };
     let new = restored.await.map_err(|error| ApiError {
         code: ErrorCode::Aborted,
@@ -166,6 +168,21 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
     node.vms.change(instance, |slot| slot.incoming = Some(new));
     add_ms(&mut shared.report().phases_ms, "restore", began);
     Ok(())
+}
+
+/// The device state, read in full just before a VMM reads it: that would take any bytes.
+fn device_state(staging: &Path, root: &str) -> Result<File, ApiError> {
+    let image = staging.join(file_name(DEVICE));
+    let root: Hash = root.parse().map_err(|e| ApiError::internal("read a root", e))?;
+    verified(DEVICE, &image, &staged_manifest(staging, DEVICE), root)
+}
+
+/// An image of which every byte was read, at its begin.
+fn verified(name: &str, image: &Path, manifest: &Path, root: Hash) -> Result<File, ApiError> {
+    let mut file = File::open(image).map_err(|e| ApiError::io("open", image, &e))?;
+    verify(name, &file, manifest, root)?;
+    file.rewind().map_err(|e| ApiError::io("read", image, &e))?;
+    Ok(file)
 }
 
 async fn restore(
@@ -271,10 +288,7 @@ async fn restore_again(
             let image = found(staging.join(file_name(name)), layout.base_image(&again.cluster_id, root));
             let manifest = found(staged_manifest(&staging, name), layout.base_manifest(&again.cluster_id, root));
             if name == DEVICE {
-                let mut file = File::open(&image).map_err(|e| ApiError::io("open", &image, &e))?;
-                verify(name, &file, &manifest, root)?;
-                file.rewind().map_err(|e| ApiError::io("read", &image, &e))?;
-                device = Some(file);
+                device = Some(verified(name, &image, &manifest, root)?);
             } else {
                 let (layout, local, artifact) = (layout.clone(), again.clone(), name.clone());
                 let to = dir.join(file_name(name));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::live_copy::Hashed;
 use crate::api::types::TargetSummary;
 
 /// Whether the instance gives or takes.
@@ -31,6 +32,9 @@ pub(crate) struct WorkContext {
     pub(crate) roots: BTreeMap<String, String>,
     /// The directory of the VM that the instance becomes (targets).
     pub(crate) live: String,
+    /// The files that will run, as they were when they were hashed (targets).
+    #[serde(default)]
+    pub(crate) hashed: BTreeMap<String, Hashed>,
     /// The VMM that it was captured by, as the commit says it (targets).
     #[serde(default)]
     pub(crate) vmm: String,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use form_node::ErrorCode;
+use form_proto::Step::Prepared;
 use form_vmm_hooks::fake::Step;
 
 use crate::hooks::{Point, vm};
@@ -144,4 +145,32 @@ async fn promise_3_a_verified_image_that_was_damaged_before_it_is_restored_again
     scene.end_of("a", attempt).await.committed();
     assert_eq!(restores(&scene), before + 1);
     scene.all_run_the_head(&["a", "b"]).await;
+}
+
+/// What was verified is what is opened: bytes that change after a target's word that it is ready, and before its restore.
+#[tokio::test]
+async fn promise_3_an_image_that_was_damaged_after_it_had_been_verified() {
+    let scene = Scene::new(&[&["a"], &["b"], &["c"]]).await;
+    scene.commit("a").await.committed();
+    for (artifact, says) in [("device", "device"), ("memory", "memory was changed"), ("root", "root was changed")] {
+        scene.poke("a", "memory", 20, 20);
+        let before = restores(&scene);
+        // In the preflight, and then with the offer.
+        scene.hooks.act(Point::Host(2), || {});
+        let hold = scene.hooks.hold(Point::Host(2));
+        let attempt = scene.begin("a").await;
+        scene.wait_for_step(&["b"], Prepared).await;
+        let (data, id) = (&scene.node("b").data, scene.id("b"));
+        let image = match artifact {
+            "device" => data.join("staging").join(&attempt).join(id),
+            _ => data.join("instances").join(id).join(format!("vm-{}", &attempt[..12])),
+        };
+        flip(&image.join(format!("{artifact}.img")), 3);
+        hold.release();
+        scene.end_of("a", attempt).await.failed_with(ErrorCode::Aborted, &["target b", says]);
+        let restored = restores(&scene) - before;
+        assert!(restored <= 1, "c may have been faster; nothing of b's is restored: {restored}");
+    }
+    scene.commit("a").await.committed();
+    scene.all_run_the_head(&["a", "b", "c"]).await;
 }

@@ -4,7 +4,7 @@ use form_node::ErrorCode;
 use form_node::store::InstanceStatus;
 use form_vmm_hooks::fake::Step;
 
-use form_vmm_hooks::VmState;
+use form_vmm_hooks::{Machine, VmState, Vmm as _};
 
 use crate::hooks::vm;
 use crate::scene::Scene;
@@ -66,6 +66,34 @@ async fn a_vm_that_does_not_answer_when_its_node_starts() {
     assert_eq!(scene.instance("b").await.status, InstanceStatus::Started);
     scene.commit("a").await.committed();
     scene.all_run_the_head(&["a", "b", "c"]).await;
+}
+
+/// The directory in which it would be looked for is gone, or was never known.
+#[tokio::test]
+async fn a_vm_that_nothing_tells_of_is_ended_when_its_node_starts() {
+    let mut scene = Scene::new(&[&["a"], &["b"]]).await;
+    let lost = Machine {
+        name: "lost".into(),
+        uuid: "00000000-0000-4000-8000-000000000001".into(),
+        dir: scene.node("b").data.join("instances/lost/vm-0"),
+        memory_bytes: 32 << 20,
+        ram_path: scene.dir.path().join("lost"),
+        disks: Vec::new(),
+        kernel: "/nowhere".into(),
+        initrd: None,
+        cmdline: String::new(),
+        mac: "52:54:00:00:00:01".into(),
+        generation_id: "00000000-0000-4000-9000-000000000000".into(),
+        link_up: true,
+        commands: Default::default(),
+    };
+    scene.vmm.boot(&lost).await.expect("boot");
+    scene.node_mut("a").restart().await;
+    assert_eq!(scene.states("lost"), [VmState::Running], "it is none of this node's");
+    scene.node_mut("b").restart().await;
+    assert_eq!(scene.states("lost"), []);
+    scene.commit("a").await.committed();
+    scene.all_run_the_head(&["a", "b"]).await;
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ enum Outcome {
 use Outcome::{Aborted, Committed};
 
 /// Each with the outcomes that it can meet, and whether the VMs are lost with the node, as with a host.
-const CASES: [(Lost, Outcome, bool); 15] = [
+const CASES: [(Lost, Outcome, bool); 17] = [
     (Lost::Staging, Committed, false),
     (Lost::Prepared, Committed, false),
     (Lost::Prepared, Aborted, false),
@@ -54,7 +54,9 @@ const CASES: [(Lost, Outcome, bool); 15] = [
     (Lost::Resuming, Committed, false),
     (Lost::Resuming, Committed, true),
     (Lost::Resumed, Committed, false),
+    (Lost::Resumed, Committed, true),
     (Lost::Dropping, Committed, false),
+    (Lost::Dropping, Committed, true),
     (Lost::RollingBack, Aborted, true),
 ];
 
@@ -116,7 +118,7 @@ async fn lost_and_found((lost, outcome, with_vms): (Lost, Outcome, bool)) {
     if with_vms {
         scene.vmm.crash("b");
         // Where the outcome is known, it may be through with it already.
-        if !matches!(lost, Lost::Resuming | Lost::RollingBack) {
+        if !matches!(lost, Lost::Resuming | Lost::Resumed | Lost::Dropping | Lost::RollingBack) {
             scene.vmm.crash("d");
         }
     }

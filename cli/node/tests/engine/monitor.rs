@@ -1,7 +1,8 @@
 //! The fake monitor of one node, with hooks before each of its steps.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -71,6 +72,10 @@ impl Vmm for Monitor {
         pass(&self.hooks, &machine.name, Step::Restore).await?;
         let vm = self.guest(machine, self.fake.restore(machine, device_state).await?);
         did(&self.hooks, &machine.name, Step::Restore, vm).await
+    }
+
+    async fn end_others(&self, root: &Path, known: &HashSet<String>) -> Result<usize> {
+        self.fake.end_others(root, known).await
     }
 
     async fn adopt(&self, machine: &Machine) -> Result<Option<Arc<dyn Vm>>> {

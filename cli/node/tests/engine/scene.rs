@@ -439,7 +439,7 @@ impl Scene {
     }
 
     fn residue(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        let mut found = vec![("VMs that ran twice at once".into(), self.vmm.twins(), 0)];
         for node in self.nodes.iter().filter(|node| node.runs()) {
             found.push((format!("staging of node {}", node.number), node.names("staging"), 0));
         }

@@ -1,6 +1,7 @@
 //! `form node`.
 
 mod init;
+mod keeper;
 mod log;
 mod remove;
 mod run;
@@ -15,14 +16,24 @@ use crate::output::Output;
 #[derive(Subcommand)]
 pub(crate) enum NodeCommand {
     Init(init::InitArgs),
+    #[command(hide = true)]
+    Keeper(keeper::KeeperArgs),
     Remove(remove::RemoveArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
 }
 
+impl NodeCommand {
+    pub(super) fn is_keeper(&self) -> bool {
+        matches!(self, NodeCommand::Keeper(_))
+    }
+}
+
 pub(super) async fn run(command: NodeCommand, output: Output) -> Result<(), Stop> {
     match command {
         NodeCommand::Init(args) => init::run(args, output).await,
+        // It has no use for a runtime: main has run it.
+        NodeCommand::Keeper(_) => Ok(()),
         NodeCommand::Remove(args) => remove::run(args, output).await,
         NodeCommand::Run(args) => run::run(args, output).await,
         NodeCommand::Status(args) => status::run(args, output).await,
