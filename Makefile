@@ -6,7 +6,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 util-linux xfsprogs btrfs-progs
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint bench bench-compare bench-growth bench-pause mutants fuzz deny guest packages clean
+.PHONY: help demo test test-long lint bench bench-compare bench-growth bench-pause mutants fuzz deny guest packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,6 +18,11 @@ demo: packages guest ## three nodes, three guests, two commits, all checked (KEE
 test: packages guest lint ## everything that must hold: lints, unit tests, real guests end to end
 	$(CARGO) build --locked -p form
 	$(CARGO) test --locked --workspace
+
+test-long: packages guest ## every effect fails, one after the other (an hour and more; FORM_SEED=N draws other losses)
+	$(CARGO) build --locked -p form
+	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-node --test engine every_effect -- --nocapture
+	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-tests --test killed -- --nocapture
 
 lint: packages ## formatting and clippy, without a warning
 	$(CARGO) fmt --all --check

@@ -89,6 +89,12 @@ impl ApiError {
                 code: ErrorCode::TargetUnfit,
                 ..error.remedy("free some space where the node's data directory is, then commit again")
             },
+            std::io::ErrorKind::ReadOnlyFilesystem => Self {
+                code: ErrorCode::TargetUnfit,
+                ..error.remedy(
+                    "the node's file system became read-only: see the kernel's log, mend it, start the node again",
+                )
+            },
             std::io::ErrorKind::PermissionDenied => error.remedy("run the node as root, or give it the directory"),
             _ => error,
         }

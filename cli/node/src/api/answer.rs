@@ -1,7 +1,9 @@
 //! Answers.
 
 use axum::Json;
+use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -34,6 +36,13 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (status(self.code), Json(self)).into_response()
     }
+}
+
+/// Carries a request out to its end, even if whoever asked hangs up: an attempt that has begun in the store must not be
+/// dropped before it has a coordinator.
+pub(super) async fn to_its_end(request: Request, next: Next) -> Response {
+    let answer = tokio::spawn(next.run(request)).await;
+    answer.unwrap_or_else(|panic| ApiError::internal("answer the request", panic).into_response())
 }
 
 /// No such route.

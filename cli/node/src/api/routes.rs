@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::Method;
 use axum::routing::{MethodRouter, delete, get, post};
 
-use super::answer::{no_method, no_route};
+use super::answer::{no_method, no_route, to_its_end};
 use super::{attempts, commit, console, flight, grants, health, instances, openapi};
 use crate::auth::Level;
 use crate::core::Core;
@@ -66,7 +66,8 @@ pub fn router(core: Arc<dyn Core>) -> Router {
             router = router.route(&format!("{prefix}{}", route.path), route.handler);
         }
     }
-    router.fallback(no_route).method_not_allowed_fallback(no_method).with_state(Api { core })
+    let router = router.fallback(no_route).method_not_allowed_fallback(no_method);
+    router.layer(axum::middleware::from_fn(to_its_end)).with_state(Api { core })
 }
 
 #[rustfmt::skip]

@@ -10,6 +10,7 @@ use form_delta::{BlockIndex, Hash, Image, Manifest};
 use super::build::chain;
 use super::instance::file_name;
 use super::layout::{Layout, make_dir, names, sync_dir, write_durably};
+use super::{Node, capture};
 use crate::error::ApiError;
 
 /// A base image with its manifest.
@@ -90,16 +91,30 @@ pub(crate) fn staged_manifest(staging: &Path, artifact: &str) -> std::path::Path
     staging.join(format!("{artifact}.manifest"))
 }
 
-/// Moves verified, durable images out of staging into the base, then removes all that is not of the head. It may be cut
-/// short anywhere and run again: a rename is atomic, and what has moved already is left alone.
+/// The bases of what the other instances of a cluster run on this node: an attempt that one of them is in may have been
+/// told that they are here.
+pub(crate) async fn of_others(node: &Node, cluster: &str, instance: &str) -> Result<Vec<Hash>, ApiError> {
+    let mut roots = Vec::new();
+    for other in node.db.instances()?.iter().filter(|i| i.cluster_id == cluster && i.instance_id != instance) {
+        let record = node.store.instance(&other.instance_id).await?;
+        let commit = record.and_then(|record| record.current_commit);
+        roots.extend(capture::parent_roots(node, commit.as_deref()).await?.0.into_values());
+    }
+    Ok(roots)
+}
+
+/// Moves verified, durable images out of staging into the base, then removes all that is neither theirs nor of `others`.
+/// The journal is the participant's record, which names the attempt and so the staging: as long as it is not settled
+/// this may be cut short anywhere and run again. A rename is atomic, and what has moved already is left alone.
 pub(crate) fn advance<'a>(
     layout: &Layout,
     cluster: &str,
     staging: &Path,
     artifacts: impl Iterator<Item = (&'a str, Hash)>,
+    others: impl IntoIterator<Item = Hash>,
 ) -> Result<(), ApiError> {
     let installed = install(layout, cluster, staging, artifacts)?;
-    keep_only(layout, cluster, installed)
+    keep_only(layout, cluster, installed.into_iter().chain(others))
 }
 
 /// Moves verified, durable images out of staging into the base, beside what is there. The roots that are there then.
@@ -116,8 +131,12 @@ pub(crate) fn install<'a>(
     for (artifact, root) in artifacts {
         let image = staging.join(file_name(artifact));
         if image.exists() {
-            let manifest = std::fs::read(staged_manifest(staging, artifact)).map_err(io("read a staged manifest"))?;
-            write_durably(&layout.base_manifest(cluster, root), &manifest).map_err(io("write a base's manifest"))?;
+            // First, for an image without one is of no use. Neither takes space that was not taken before the promise.
+            let manifest = staged_manifest(staging, artifact);
+            if manifest.exists() {
+                std::fs::rename(&manifest, layout.base_manifest(cluster, root))
+                    .map_err(io("advance the base's manifest"))?;
+            }
             std::fs::rename(&image, layout.base_image(cluster, root)).map_err(io("advance the base"))?;
         }
         match layout.base_image(cluster, root).exists() {
@@ -168,7 +187,13 @@ mod tests {
         assert_eq!(usable(&layout, "c"), [newer]);
         assert_eq!(install(older), [], "it is not staged any more");
         let newest = stage(3);
-        advance(&layout, "c", &staging, [("memory", newest)].into_iter()).expect("advance");
+        advance(&layout, "c", &staging, [("memory", newest)].into_iter(), [newer]).expect("advance");
+        assert_eq!(
+            BTreeSet::from_iter(usable(&layout, "c")),
+            BTreeSet::from([newer, newest]),
+            "a sibling runs the newer"
+        );
+        advance(&layout, "c", &staging, [("memory", newest)].into_iter(), []).expect("once more");
         assert_eq!(usable(&layout, "c"), [newest]);
     }
 }

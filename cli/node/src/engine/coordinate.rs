@@ -12,7 +12,7 @@ use super::attempt::Attempt;
 use super::driver::Input;
 use super::limits::LEASE_LEFT_MIN;
 use super::participate::{self, Work};
-use super::{Node, capture, hints, layout, offer, preflight};
+use super::{Node, capture, hints, leftovers, offer, preflight};
 use crate::api::types::AttemptEvent;
 use crate::error::{ApiError, ErrorCode};
 use crate::store;
@@ -193,7 +193,8 @@ async fn settled(node: Arc<Node>, attempt: Arc<Attempt>, outcome: Outcome) {
     node.committed(&attempt.record.source_instance, attempt.id);
     node.withdraw(attempt.id.0);
     if outcome == Outcome::Aborted {
-        discard(&node, attempt.id, &node.layout.staging(attempt.id, &attempt.record.source_instance));
+        let staging = node.layout.staging(attempt.id, &attempt.record.source_instance);
+        leftovers::discard(vec![staging], node.layout.staging_attempt(attempt.id));
     }
     if let Ok(transport) = node.transport() {
         attempt.count_socket(|id| transport.socket_bytes(id));
@@ -203,15 +204,6 @@ async fn settled(node: Arc<Node>, attempt: Arc<Attempt>, outcome: Outcome) {
     let summary = (outcome == Outcome::Committed).then(|| Box::new(summary));
     attempt.events.push(AttemptEvent::Settled { summary });
     node.attempt_is_settled(attempt.id);
-}
-
-/// Removes what an attempt built for one instance, and the attempt's directory if it was the last.
-pub(crate) fn discard(node: &Node, attempt: AttemptId, staging: &std::path::Path) {
-    if let Err(error) = layout::remove_dir(staging) {
-        tracing::warn!(path = %staging.display(), %error, "left over in staging");
-    }
-    // Not empty: another instance of this node is in the same attempt.
-    let _ = std::fs::remove_dir(node.layout.staging_attempt(attempt));
 }
 
 fn send(node: &Arc<Node>, attempt: &Arc<Attempt>, member: Member, message: Message) {

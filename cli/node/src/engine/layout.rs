@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use form_delta::Hash;
 use form_proto::AttemptId;
@@ -33,6 +34,11 @@ impl Layout {
 
     pub(crate) fn db(&self) -> PathBuf {
         self.root.join("node.db")
+    }
+
+    /// Space that is kept for `node.db`.
+    pub(crate) fn ballast(&self) -> PathBuf {
+        self.root.join("ballast")
     }
 
     /// Held with `flock` by the one process that runs this node.
@@ -81,11 +87,6 @@ impl Layout {
         self.staging_attempt(attempt).join(instance)
     }
 
-    /// The directories whose names lead to it, itself first: a file in it is durable only with all of them.
-    pub(crate) fn staging_dirs(&self, attempt: AttemptId, instance: &str) -> [PathBuf; 3] {
-        [self.staging(attempt, instance), self.staging_attempt(attempt), self.staging_root()]
-    }
-
     pub(crate) fn standby_root(&self) -> PathBuf {
         self.root.join("standby")
     }
@@ -104,9 +105,13 @@ impl Layout {
         self.standby(instance).join(format!("{artifact}.{root}.manifest"))
     }
 
+    pub(crate) fn clusters(&self) -> PathBuf {
+        self.root.join("clusters")
+    }
+
     /// The images of a cluster that this node holds in full, each named by its root.
     pub(crate) fn base(&self, cluster: &str) -> PathBuf {
-        self.root.join("clusters").join(cluster).join("base")
+        self.clusters().join(cluster).join("base")
     }
 
     pub(crate) fn base_image(&self, cluster: &str, root: Hash) -> PathBuf {
@@ -122,9 +127,18 @@ impl Layout {
     }
 }
 
-/// Makes a directory and its parents, 0700.
+/// Makes a directory and its parents, 0700. The names that it has made are durable: what is fsynced in it can be found.
 pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match (DirBuilder::new().mode(0o700).create(path), parent) {
+        (Ok(()), parent) => parent.map_or(Ok(()), sync_dir),
+        (Err(e), _) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
+            make_dir(parent)?;
+            make_dir(path)
+        }
+        (Err(e), _) => Err(e),
+    }
 }
 
 /// A new, empty file for reading and writing, 0600.
@@ -132,11 +146,17 @@ pub(crate) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
+/// What a file is called behind its name until it is whole.
+const TEMPORARY: &str = ".new";
+
+/// What a directory that is being removed is called, with a number.
+const GONE: &str = ".gone-";
+
 /// Data, then the name: a reader finds all of it or nothing.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Of its own: files that differ in their extension alone are written beside one another.
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
+    temporary.push(TEMPORARY);
     let temporary = PathBuf::from(temporary);
     let mut file = create_file(&temporary)?;
     file.write_all(bytes)?;
@@ -150,16 +170,35 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Removes a directory with what is in it; fine if it is not there. What is still being put into it by work that can't
-/// be called back is removed as well.
+/// Makes the data of a file durable, whoever wrote it.
+pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Removes a directory with what is in it; fine if it is not there. It gets another name first: work that can't be called
+/// back may still be putting files into it, and then finds it no more. What an earlier try could not remove goes with it.
 pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let fine = |done: io::Result<()>| match done {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    };
     loop {
-        match std::fs::remove_dir_all(path) {
-            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            done => return done,
+        let gone = path.with_file_name(format!("{GONE}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        match std::fs::rename(path, &gone) {
+            // One of an earlier life.
+            Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
+            done => break fine(done)?,
         }
     }
+    let Some(dir) = path.parent() else { return Ok(()) };
+    let gone = names(dir).into_iter().filter(|name| name.starts_with(GONE));
+    gone.map(|name| fine(std::fs::remove_dir_all(dir.join(name)))).fold(Ok(()), io::Result::and)
+}
+
+/// Whether a file of that name was being written when the node was lost; whole ones are renamed.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.ends_with(TEMPORARY) || name.ends_with(".record-new")
 }
 
 /// What is in a directory; nothing if it is not there.
@@ -173,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_goes_while_others_write_into_it() {
+    fn a_directory_goes_while_others_write_into_it_for_ever() {
         let dir = tempfile::tempdir().expect("tempdir");
         for round in 0..50 {
             let path = dir.path().join(round.to_string());
@@ -181,15 +220,28 @@ mod tests {
             let writers = [0, 1].map(|writer| {
                 let path = path.clone();
                 std::thread::spawn(move || {
-                    // Work ends some time: a writer that never does could stay ahead for ever.
-                    (0..500).take_while(|n| File::create(path.join(format!("{writer}-{n}"))).is_ok()).count()
+                    (0..).take_while(|n| File::create(path.join(format!("{writer}-{n}"))).is_ok()).count()
                 })
             });
             remove_dir(&path).expect("remove");
             for writer in writers {
                 writer.join().expect("no panic");
             }
-            assert!(!path.exists());
+            assert_eq!(names(dir.path()), [""; 0]);
         }
+    }
+
+    #[test]
+    fn what_an_earlier_life_left_half_removed_is_not_in_the_way() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        for number in 0..10 {
+            make_dir(&dir.path().join(format!(".gone-{number}/vm-0"))).expect("make");
+        }
+        make_dir(&dir.path().join("one/vm-1")).expect("make");
+        remove_dir(&dir.path().join("one")).expect("remove");
+        assert!(!dir.path().join("one").exists());
+        names(dir.path()).iter().for_each(|name| remove_dir(&dir.path().join(name)).expect("remove"));
+        assert_eq!(names(dir.path()), [""; 0]);
+        remove_dir(&dir.path().join("nothing")).expect("fine");
     }
 }

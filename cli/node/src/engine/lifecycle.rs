@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use form_vmm_hooks::{Vm, VmState};
 
 use super::instance::{LocalInstance, MEMORY, file_name, mac_of};
-use super::layout::{make_dir, remove_dir};
+use super::layout::{make_dir, remove_dir, sync_dir, sync_file};
 use super::preflight::vmm_view;
 use super::{Node, blocking, recover};
 use crate::auth::Address;
@@ -41,8 +41,9 @@ pub(crate) async fn create(
             for (disk, template, to) in copies {
                 // The very file that was checked, whatever its path names by now.
                 form_delta::clone_image(&path_of(&template), &to).map_err(|e| super::build::delta(&disk, e))?;
+                sync_file(&to).map_err(|e| ApiError::io("sync", &to, &e))?;
             }
-            Ok(())
+            sync_dir(&dir).map_err(|e| ApiError::io("sync", &dir, &e))
         }
     })
     .await;

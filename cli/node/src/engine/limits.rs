@@ -13,6 +13,9 @@ pub(crate) const fn frames_len_bytes_max(image_len_bytes: u64) -> u64 {
 pub(crate) const SAMPLED_BLOCKS: usize = 256;
 /// Room that staging leaves free for journals, logs and everybody else, in bytes.
 pub(crate) const FREE_BYTES_MIN: u64 = 64 << 20;
+/// Space that is kept for `node.db`, in bytes. A row takes two or three pages of 4 KiB in its journal, an attempt six rows, and
+/// the journal begins anew at 4 MiB.
+pub(crate) const BALLAST_BYTES: u64 = 8 << 20;
 
 /// How often the warm shadows are brought up to the guest again before it is paused.
 pub(crate) const WARM_ROUNDS_MAX: u32 = 4;

@@ -7,6 +7,7 @@
 mod again;
 mod attempt;
 mod attempts;
+mod ballast;
 mod bases;
 mod build;
 mod capture;
@@ -22,6 +23,7 @@ mod flight;
 mod hints;
 mod instance;
 mod layout;
+mod leftovers;
 mod lifecycle;
 mod limits;
 mod live_copy;

@@ -13,6 +13,7 @@ use super::db::StoredParticipant;
 use super::driver::Input;
 use super::instance::LocalInstance;
 use super::layout::{names, remove_dir};
+use super::leftovers::{self, Known};
 use super::lifecycle::vmm_error;
 use super::participate::Work;
 use super::{Node, target};
@@ -63,7 +64,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
         node.set_busy(&instance, record.work.map(|(_, work)| work.attempt));
         node.input(Input::Recover(instance, record));
     }
-    sweep(node, &live, &staging).await?;
+    sweep(node, &live, staging).await?;
     for attempt in node.store.unsettled_attempts().await? {
         // Nobody continues a coordinator's attempt, itself included: pending ones are aborted.
         if attempt.coordinator == node.id().to_string() {
@@ -124,7 +125,7 @@ async fn correct_status(node: &Arc<Node>, local: &LocalInstance, was: InstanceSt
     }
 }
 
-async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &HashSet<PathBuf>) -> Result<(), ApiError> {
+async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: HashSet<PathBuf>) -> Result<(), ApiError> {
     for local in node.db.instances()? {
         for name in names(&node.layout.instance(&local.instance_id)) {
             if live.contains(&(local.instance_id.clone(), name.clone())) {
@@ -145,24 +146,13 @@ async fn sweep(node: &Arc<Node>, live: &HashSet<(String, String)>, staging: &Has
         }
     }
     end_others(node, live).await?;
-    let known: HashSet<_> = node.db.instances()?.into_iter().map(|l| l.instance_id).collect();
-    for name in names(&node.layout.instances()).into_iter().filter(|name| !known.contains(name)) {
-        let dir = node.layout.instance(&name);
-        remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
-    }
-    for name in names(&node.layout.standby_root()).into_iter().filter(|name| !known.contains(name)) {
-        let dir = node.layout.standby(&name);
-        remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
-    }
-    for attempt in names(&node.layout.staging_root()) {
-        let attempt = node.layout.staging_root().join(attempt);
-        for dir in names(&attempt).iter().map(|name| attempt.join(name)).filter(|dir| !staging.contains(dir)) {
-            remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
-        }
-        // Not empty: an instance of this node is still in it.
-        let _ = std::fs::remove_dir(&attempt);
-    }
-    Ok(())
+    let known = node.db.instances()?;
+    let known = Known {
+        instances: known.iter().map(|local| local.instance_id.clone()).collect(),
+        clusters: known.into_iter().map(|local| local.cluster_id).collect(),
+        staging,
+    };
+    leftovers::remove(&node.layout, &known)
 }
 
 /// VM processes on files of this node that are none of its VMs: their directories, where they would be looked for, are gone.

@@ -173,7 +173,7 @@ async fn run_with(
         tracing::warn!(why, "io_uring can't be used here; images are written with pwrite");
     }
     let (inputs, receiver) = mpsc::unbounded_channel();
-    let db = NodeDb::open(&layout.db())?;
+    let db = NodeDb::open(&layout)?;
     let quic = config.quic;
     let files = Files::new(FilesConfig { programs: layout.commands(), links: layout.live_links(), keeping });
     let vmms = Vmms { qemu: vmm, files: Arc::new(files) };

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::build::{Build, build, chain, delta, not_fetched};
 use super::instance::{LocalInstance, file_name};
-use super::layout::{make_dir, remove_dir};
+use super::layout::{make_dir, remove_dir, sync_dir, sync_file};
 use super::lifecycle::{self, name_taken};
 use super::limits::{COMMIT_TIMEOUT, JOIN_POLL, JOIN_REQUEST_LIFE, JOIN_WAIT, SEEDING_IDLE};
 use super::node::Outgoing;
@@ -72,8 +72,9 @@ async fn tidy_base(node: &Arc<Node>, cluster: &str) -> Result<(), ApiError> {
     let head = node.store.cluster(cluster).await?.and_then(|c| c.head);
     // As long as the lock is held, nobody on this node gets from a newer head to its base. A head whose images are not
     // here yet leaves the base to whoever brings them.
-    let roots: Vec<_> = super::capture::parent_roots(node, head.as_deref()).await?.0.into_values().collect();
+    let mut roots: Vec<_> = super::capture::parent_roots(node, head.as_deref()).await?.0.into_values().collect();
     if roots.iter().all(|root| node.layout.base_image(cluster, *root).exists()) {
+        roots.extend(bases::of_others(node, cluster, "").await?);
         bases::keep_only(&node.layout, cluster, roots)?;
     }
     Ok(())
@@ -227,9 +228,11 @@ async fn receive(
         make_dir(&live).map_err(|e| ApiError::io("make", &live, &e))?;
         for image in commit.artifacts.iter().filter(|a| local.starts_from(a.kind)) {
             let base = layout.base_image(&local.cluster_id, image.root);
-            form_delta::clone_image(&base, &live.join(file_name(&image.name))).map_err(|e| delta(&image.name, e))?;
+            let to = live.join(file_name(&image.name));
+            form_delta::clone_image(&base, &to).map_err(|e| delta(&image.name, e))?;
+            sync_file(&to).map_err(|e| ApiError::io("sync", &to, &e))?;
         }
-        Ok(())
+        sync_dir(&live).map_err(|e| ApiError::io("sync", &live, &e))
     })
     .await?;
     super::source::list_blocks(node, &cluster);

@@ -1,32 +1,28 @@
 //! The source as a participant: its images are made durable before it is ready; then there is nothing to restore.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use form_proto::Work as Task;
 
 use super::bases;
 use super::instance::file_name;
-use super::layout::sync_dir;
+use super::layout::{sync_dir, sync_file};
 use super::participate::Work;
-use super::{Node, blocking, coordinate, standby};
+use super::{Node, blocking, leftovers, standby};
 use crate::error::ApiError;
 
 /// Makes what was captured durable.
 pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task) -> Result<(), ApiError> {
+    node.db.keep_space()?;
     let staging = node.layout.staging(task.attempt, instance);
-    let dirs = node.layout.staging_dirs(task.attempt, instance);
     let shared = node.work(instance, task.attempt);
     let names: Vec<_> = shared.iter().flat_map(|w| w.context().roots.keys().cloned().collect::<Vec<_>>()).collect();
     blocking("make the capture durable", move || {
         for name in names {
             let path = staging.join(file_name(&name));
-            File::open(&path).and_then(|f| f.sync_all()).map_err(|e| ApiError::io("sync", &path, &e))?;
+            sync_file(&path).map_err(|e| ApiError::io("sync", &path, &e))?;
         }
-        for dir in dirs {
-            sync_dir(&dir).map_err(|e| ApiError::io("sync", &dir, &e))?;
-        }
-        Ok(())
+        sync_dir(&staging).map_err(|e| ApiError::io("sync", &staging, &e))
     })
     .await
 }
@@ -34,16 +30,16 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task) -> Resu
 /// What was captured becomes this node's base.
 pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shared: &Work) -> Result<(), ApiError> {
     let context = shared.context().clone();
-    advance(node, instance, task, &context).await?;
+    // First: whoever advances the base after this one, on this node, is to know what this instance stands on.
     note(node, instance, &context).await?;
+    advance(node, instance, task, &context).await?;
     shared.report().staged_roots = context.roots;
-    coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
-    Ok(())
+    roll_back(node, instance, task)
 }
 
 /// Nothing changed here but in staging.
 pub(crate) fn roll_back(node: &Arc<Node>, instance: &str, task: &Task) -> Result<(), ApiError> {
-    coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
+    leftovers::discard(vec![node.layout.staging(task.attempt, instance)], node.layout.staging_attempt(task.attempt));
     Ok(())
 }
 
@@ -58,6 +54,7 @@ pub(crate) async fn advance(
     let (cluster, roots, instance) = (context.cluster.clone(), context.roots.clone(), instance.to_owned());
     let keeps = node.keeps_standbys();
     let alone = node.base_lock.lock().await;
+    let others = bases::of_others(node, &cluster, &instance).await?;
     let advanced = blocking("advance the base", move || {
         let mut parsed = Vec::new();
         for (name, root) in &roots {
@@ -65,9 +62,9 @@ pub(crate) async fn advance(
             parsed.push((name.as_str(), root));
         }
         if keeps {
-            standby::keep_bases(&layout, &cluster, &instance, &staging, &parsed);
+            standby::keep_bases(&layout, &cluster, &instance, &staging, &parsed, &others);
         }
-        bases::advance(&layout, &cluster, &staging, parsed.into_iter())
+        bases::advance(&layout, &cluster, &staging, parsed.into_iter(), others)
     })
     .await;
     drop(alone);

@@ -7,13 +7,19 @@ use std::time::Instant;
 
 use super::limits::PROMISE_LIFE;
 
-/// Attempt and instance, as ids in hex.
-type Holder = (String, String);
+/// What one instance was promised. It is in one attempt at a time: what an earlier one was promised is void then.
+#[derive(Debug)]
+struct Promise {
+    /// 32 hex.
+    attempt: String,
+    bytes: u64,
+    since: Instant,
+}
 
-/// Of one node.
+/// Of one node, by instance id.
 #[derive(Debug, Default)]
 pub(crate) struct Space {
-    promised: Mutex<HashMap<Holder, (u64, Instant)>>,
+    promised: Mutex<HashMap<String, Promise>>,
 }
 
 /// Gives back what was promised when it is dropped: what it was for is written, or never will be.
@@ -24,24 +30,23 @@ pub(crate) struct Promised<'a> {
 }
 
 impl Space {
-    /// Promises `bytes` out of `free`, once for one instance in one attempt. The error is what others were promised.
+    /// Promises `bytes` out of `free`, to one instance for one attempt. The error is what others were promised.
     pub(crate) fn promise(&self, attempt: &str, instance: &str, bytes: u64, free: u64) -> Result<(), u64> {
-        let holder = (attempt.to_owned(), instance.to_owned());
         let mut promised = self.promised();
         // An attempt that was given up before it came to anything does not say so to everyone.
-        promised.retain(|_, (_, since)| since.elapsed() < PROMISE_LIFE);
-        promised.remove(&holder);
-        let others = promised.values().fold(0_u64, |sum, (bytes, _)| sum.saturating_add(*bytes));
+        promised.retain(|_, promise| promise.since.elapsed() < PROMISE_LIFE);
+        promised.remove(instance);
+        let others = promised.values().fold(0_u64, |sum, promise| sum.saturating_add(promise.bytes));
         if free.saturating_sub(others) < bytes {
             return Err(others);
         }
-        promised.insert(holder, (bytes, Instant::now()));
+        promised.insert(instance.to_owned(), Promise { attempt: attempt.to_owned(), bytes, since: Instant::now() });
         Ok(())
     }
 
     /// Whether anybody was promised anything and has not taken it yet.
     pub(crate) fn is_promised(&self) -> bool {
-        self.promised().values().any(|(_, since)| since.elapsed() < PROMISE_LIFE)
+        self.promised().values().any(|promise| promise.since.elapsed() < PROMISE_LIFE)
     }
 
     /// Holds the promise for as long as it is being used.
@@ -49,14 +54,17 @@ impl Space {
         Promised { space: self, attempt, instance }
     }
 
-    fn promised(&self) -> MutexGuard<'_, HashMap<Holder, (u64, Instant)>> {
+    fn promised(&self) -> MutexGuard<'_, HashMap<String, Promise>> {
         self.promised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Promised<'_> {
     fn drop(&mut self) {
-        self.space.promised().remove(&(self.attempt.to_owned(), self.instance.to_owned()));
+        let mut promised = self.space.promised();
+        if promised.get(self.instance).is_some_and(|promise| promise.attempt == self.attempt) {
+            promised.remove(self.instance);
+        }
     }
 }
 
@@ -72,9 +80,9 @@ mod tests {
         assert_eq!(space.promise("attempt", "c", 40, 100), Ok(()));
         assert_eq!(space.promise("attempt", "b", 60, 100), Ok(()), "asked again, it is the same promise");
         assert!(space.is_promised());
+        assert_eq!(space.promise("other", "b", 60, 100), Ok(()), "the next attempt; its own promise takes the place");
         drop(space.held("attempt", "b"));
-        assert_eq!(space.promise("other", "b", 60, 100), Ok(()));
-        assert_eq!(space.promise("other", "d", 1, 100), Err(100));
+        assert_eq!(space.promise("other", "d", 1, 100), Err(100), "the end of the earlier one gives nothing back");
         drop([space.held("attempt", "c"), space.held("other", "b")]);
         assert!(!space.is_promised());
     }

@@ -90,10 +90,18 @@ pub(crate) fn allocated_bytes(layout: &Layout, instance: &str) -> u64 {
     files.map(|metadata| metadata.blocks() * 512).sum()
 }
 
-/// Before the base advances: images that it gives up become standbys of the instance.
-pub(crate) fn keep_bases(layout: &Layout, cluster: &str, instance: &str, staging: &Path, new: &[(&str, Hash)]) {
+/// Before the base advances: images that it gives up become standbys of the instance. Those of `others` stay.
+pub(crate) fn keep_bases(
+    layout: &Layout,
+    cluster: &str,
+    instance: &str,
+    staging: &Path,
+    new: &[(&str, Hash)],
+    others: &[Hash],
+) {
     for (artifact, root) in new.iter().filter(|(artifact, _)| staging.join(file_name(artifact)).exists()) {
-        let old = manifests(layout, instance, artifact).into_iter().chain([*root]);
+        let old =
+            manifests(layout, instance, artifact).into_iter().chain([*root]).filter(|root| !others.contains(root));
         for (root, path) in old.map(|root| (root, layout.base_image(cluster, root))).filter(|(_, path)| path.exists()) {
             keep(layout, instance, artifact, &path, Some(root));
         }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Seek as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ use super::peer::Packet;
 use super::preflight::{facts_text, vmm_view};
 use super::vms::Slot;
 use super::work::WorkContext;
-use super::{Node, blocking, coordinate, hints, offer, source, standby};
+use super::{Node, blocking, hints, leftovers, offer, source, standby};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::InstanceStatus;
 
@@ -92,12 +92,11 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
     });
     let copied = futures_util::future::join_all(copies).await;
     shared.context().hashed = copied.into_iter().collect::<Result<_, _>>()?;
-    let mut dirs = node.layout.staging_dirs(task.attempt, instance).to_vec();
-    dirs.extend([live, node.layout.instance(instance)]);
-    for dir in dirs {
+    for dir in [staging, live] {
         sync_dir(&dir).map_err(|e| ApiError::io("sync", &dir, &e))?;
     }
     // What is promised from here on writes little, but it does write.
+    node.db.keep_space()?;
     if free_bytes(node.layout.root())? < FREE_BYTES_MIN {
         return Err(ApiError::new(ErrorCode::TargetUnfit, format!("the node of target {} is full", local.name))
             .remedy("free some space where that node's data directory is, then commit again"));
@@ -245,10 +244,10 @@ pub(crate) async fn finalize(node: &Arc<Node>, instance: &str, task: &Task, shar
         standby::keep_live(node, &local, &dir);
         remove_dir(&dir).map_err(|e| ApiError::io("remove", &dir, &e))?;
     }
-    source::advance(node, instance, task, &context).await?;
     source::note(node, instance, &context).await?;
+    source::advance(node, instance, task, &context).await?;
     node.store.set_instance_status(instance, InstanceStatus::Started).await?;
-    coordinate::discard(node, task.attempt, &node.layout.staging(task.attempt, instance));
+    leftovers::discard(vec![node.layout.staging(task.attempt, instance)], node.layout.staging_attempt(task.attempt));
     add_ms(&mut shared.report().phases_ms, "finalize", began);
     Ok(())
 }
@@ -284,11 +283,10 @@ async fn restore_again(
         let mut device = None;
         for (name, root) in &roots {
             let root: Hash = root.parse().map_err(|e| ApiError::internal("read a root", e))?;
-            let staged = staging.join(file_name(name));
-            let (image, manifest) = match staged.exists() {
-                true => (staged, staged_manifest(&staging, name)),
-                false => (layout.base_image(&again.cluster_id, root), layout.base_manifest(&again.cluster_id, root)),
-            };
+            // The base's advance may have been cut short between the two.
+            let found = |staged: PathBuf, base: PathBuf| if staged.exists() { staged } else { base };
+            let image = found(staging.join(file_name(name)), layout.base_image(&again.cluster_id, root));
+            let manifest = found(staged_manifest(&staging, name), layout.base_manifest(&again.cluster_id, root));
             if name == DEVICE {
                 device = Some(verified(name, &image, &manifest, root)?);
             } else {
@@ -329,12 +327,9 @@ pub(crate) async fn roll_back(node: &Arc<Node>, instance: &str, task: &Task, sha
 
 /// Removes what staging has built.
 pub(crate) fn discard(node: &Node, instance: &str, attempt: AttemptId, context: &WorkContext) {
-    coordinate::discard(node, attempt, &node.layout.staging(attempt, instance));
-    if context.live.is_empty() {
-        return;
+    let mut built = vec![node.layout.staging(attempt, instance)];
+    if !context.live.is_empty() {
+        built.push(node.layout.live(instance, &context.live));
     }
-    let live = node.layout.live(instance, &context.live);
-    if let Err(error) = remove_dir(&live) {
-        tracing::warn!(path = %live.display(), %error, "left over");
-    }
+    leftovers::discard(built, node.layout.staging_attempt(attempt));
 }

@@ -239,3 +239,23 @@ async fn a_target_that_is_down_is_named() {
     before.still_holds(&scene).await;
     the_next_commit_succeeds(&scene).await;
 }
+
+/// Whoever asked for a commit hangs up in the middle of the answer: what has begun goes to its end.
+#[tokio::test]
+async fn a_client_that_hangs_up_takes_nothing_along() {
+    let scene = three().await;
+    let hold = scene.hooks.hold(Point::Written(0, "requests/"));
+    let (request, api) = (scene.commit_request("a", Value::Null), scene.api("a"));
+    let asked = tokio::spawn(async move { request.send(api).await });
+    hold.reached().await;
+    asked.abort();
+    assert!(asked.await.expect_err("it hung up").is_cancelled());
+    // Long enough for the node to see that the connection is gone.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    hold.release();
+    let attempt = scene.attempt_under_way().await.expect("it has begun");
+    scene.wait_for_outcome(&attempt, "committed").await;
+    scene.wait_until_settled(&attempt).await;
+    scene.in_order().await;
+    the_next_commit_succeeds(&scene).await;
+}

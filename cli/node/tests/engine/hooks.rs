@@ -55,7 +55,18 @@ impl Hold {
 
 /// All hooks of a scene.
 #[derive(Clone, Default)]
-pub(crate) struct Hooks(Arc<Mutex<Vec<(Point, Deed)>>>);
+pub(crate) struct Hooks {
+    hooked: Arc<Mutex<Vec<(Point, Deed)>>>,
+    counted: Arc<Mutex<Counted>>,
+}
+
+/// Steps since [`Hooks::nth`].
+#[derive(Default)]
+struct Counted {
+    count: u64,
+    armed: Option<(u64, Deed)>,
+    hit: Option<String>,
+}
 
 impl Hooks {
     /// The next such step waits until it is released.
@@ -75,27 +86,67 @@ impl Hooks {
         self.add(point, Deed::Fail);
     }
 
+    /// The step of that number from now on, from 1, whichever it is, fails.
+    pub(crate) fn fail_nth(&self, at: u64) {
+        self.nth(at, Deed::Fail);
+    }
+
+    /// It waits until it is released.
+    pub(crate) fn hold_nth(&self, at: u64) -> Hold {
+        let hold = Hold { reached: Arc::new(Semaphore::new(0)), released: Arc::new(Semaphore::new(0)) };
+        self.nth(at, Deed::Hold(hold.clone()));
+        hold
+    }
+
+    /// None is to fail or to wait any more.
+    pub(crate) fn disarm(&self) {
+        self.counted.lock().expect("lock").armed = None;
+    }
+
+    fn nth(&self, at: u64, deed: Deed) {
+        *self.counted.lock().expect("lock") = Counted { count: 0, armed: Some((at, deed)), hit: None };
+    }
+
+    /// Steps since one was to fail or to wait.
+    pub(crate) fn count(&self) -> u64 {
+        self.counted.lock().expect("lock").count
+    }
+
+    /// The step that failed or waited.
+    pub(crate) fn hit(&self) -> Option<String> {
+        self.counted.lock().expect("lock").hit.clone()
+    }
+
+    fn counted(&self, what: &str) -> Option<Deed> {
+        let mut counted = self.counted.lock().expect("lock");
+        counted.count += 1;
+        let now = counted.count;
+        let (_, deed) = counted.armed.take_if(|(at, _)| *at == now)?;
+        counted.hit = Some(what.to_owned());
+        Some(deed)
+    }
+
     /// Steps are as they were.
     pub(crate) fn clear(&self) {
-        self.0.lock().expect("lock").clear();
+        self.hooked.lock().expect("lock").clear();
     }
 
     /// Hooks that no step has met.
     pub(crate) fn left(&self) -> Vec<Point> {
-        self.0.lock().expect("lock").iter().map(|(point, _)| point.clone()).collect()
+        self.hooked.lock().expect("lock").iter().map(|(point, _)| point.clone()).collect()
     }
 
     fn add(&self, point: Point, deed: Deed) {
-        self.0.lock().expect("lock").push((point, deed));
+        self.hooked.lock().expect("lock").push((point, deed));
     }
 
-    /// A step that fits is here. False: it is to fail.
-    pub(crate) async fn pass(&self, fits: impl Fn(&Point) -> bool) -> bool {
-        let deed = {
-            let mut hooks = self.0.lock().expect("lock");
+    /// A step that fits is here; `what` is what a person calls it. False: it is to fail.
+    pub(crate) async fn pass(&self, what: &str, fits: impl Fn(&Point) -> bool) -> bool {
+        let deed = self.counted(what).or_else(|| {
+            let mut hooks = self.hooked.lock().expect("lock");
             let found = hooks.iter().position(|(point, _)| fits(point));
             found.map(|found| hooks.remove(found).1)
-        };
+        });
         match deed {
             None => true,
             Some(Deed::Fail) => false,

@@ -26,11 +26,23 @@ struct Guest {
     hooks: Hooks,
 }
 
+fn failed(name: &str) -> Error {
+    Error::Command { name: name.into(), command: "hooked", reason: "failure asked for".into() }
+}
+
 async fn pass(hooks: &Hooks, name: &str, step: Step) -> Result<()> {
     let here = vm(name, step);
-    match hooks.pass(|point| *point == here).await {
+    match hooks.pass(&format!("{name}: {step:?}"), |point| *point == here).await {
         true => Ok(()),
-        false => Err(Error::Command { name: name.into(), command: "hooked", reason: "failure asked for".into() }),
+        false => Err(failed(name)),
+    }
+}
+
+/// It is done; whoever asked for it may never hear so.
+async fn did<T>(hooks: &Hooks, name: &str, step: Step, done: T) -> Result<T> {
+    match hooks.pass(&format!("{name}: {step:?} is done"), |_| false).await {
+        true => Ok(done),
+        false => Err(failed(name)),
     }
 }
 
@@ -43,18 +55,23 @@ impl Monitor {
 #[async_trait]
 impl Vmm for Monitor {
     async fn host(&self) -> Result<HostFacts> {
-        self.hooks.pass(|point| *point == Point::Host(self.node)).await;
-        self.fake.host().await
+        let what = format!("node {}: what is this host?", self.node);
+        match self.hooks.pass(&what, |point| *point == Point::Host(self.node)).await {
+            true => self.fake.host().await,
+            false => Err(failed("host")),
+        }
     }
 
     async fn boot(&self, machine: &Machine) -> Result<Arc<dyn Vm>> {
         pass(&self.hooks, &machine.name, Step::Boot).await?;
-        Ok(self.guest(machine, self.fake.boot(machine).await?))
+        let vm = self.guest(machine, self.fake.boot(machine).await?);
+        did(&self.hooks, &machine.name, Step::Boot, vm).await
     }
 
     async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>> {
         pass(&self.hooks, &machine.name, Step::Restore).await?;
-        Ok(self.guest(machine, self.fake.restore(machine, device_state).await?))
+        let vm = self.guest(machine, self.fake.restore(machine, device_state).await?);
+        did(&self.hooks, &machine.name, Step::Restore, vm).await
     }
 
     async fn end_others(&self, root: &Path, known: &HashSet<String>) -> Result<usize> {
@@ -79,17 +96,20 @@ impl Vm for Guest {
 
     async fn pause(&self) -> Result<()> {
         pass(&self.hooks, &self.name, Step::Pause).await?;
-        self.vm.pause().await
+        self.vm.pause().await?;
+        did(&self.hooks, &self.name, Step::Pause, ()).await
     }
 
     async fn resume(&self) -> Result<()> {
         pass(&self.hooks, &self.name, Step::Resume).await?;
-        self.vm.resume().await
+        self.vm.resume().await?;
+        did(&self.hooks, &self.name, Step::Resume, ()).await
     }
 
     async fn set_link(&self, up: bool) -> Result<()> {
         pass(&self.hooks, &self.name, Step::SetLink).await?;
-        self.vm.set_link(up).await
+        self.vm.set_link(up).await?;
+        did(&self.hooks, &self.name, Step::SetLink, ()).await
     }
 
     async fn cut(&self, cuts: &Cuts) -> Written {
@@ -104,8 +124,9 @@ impl Vm for Guest {
     async fn capture(&self, state_out: Option<File>, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured> {
         pass(&self.hooks, &self.name, Step::CaptureStop).await?;
         let here = vm(&self.name, Step::CaptureState);
-        if self.hooks.pass(|point| *point == here).await {
-            return self.vm.capture(state_out, cuts, while_paused).await;
+        if self.hooks.pass(&format!("{}: the copy of its capture", self.name), |point| *point == here).await {
+            let captured = self.vm.capture(state_out, cuts, while_paused).await?;
+            return did(&self.hooks, &self.name, Step::CaptureResume, captured).await;
         }
         let failed = |_| Err(std::io::Error::other("no copy was made, as asked for"));
         self.vm.capture(state_out, cuts, Box::new(failed)).await
@@ -113,7 +134,8 @@ impl Vm for Guest {
 
     async fn quit(&self) -> Result<()> {
         pass(&self.hooks, &self.name, Step::Quit).await?;
-        self.vm.quit().await
+        self.vm.quit().await?;
+        did(&self.hooks, &self.name, Step::Quit, ()).await
     }
 
     fn console(&self) -> PathBuf {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use form_node::store::{SqliteKv, Store};
 use form_node::{ApiError, InitOptions, init, run_on};
@@ -16,9 +16,29 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::client::get;
+use crate::disk::Disk;
 use crate::gate::Gate;
 use crate::hooks::Hooks;
 use crate::monitor::Monitor;
+use crate::volume::{Kind, Volume};
+
+/// Where the data of nodes is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Storage {
+    /// In a directory like any other.
+    Directory,
+    /// On a disk that forgets.
+    Disk,
+    /// On a file system of its own, of that many bytes.
+    Volume(Kind, u64),
+}
+
+/// What a node's data is on.
+enum Under {
+    Directory,
+    Disk(Disk),
+    Volume(Volume),
+}
 
 /// A node, running or not.
 pub(crate) struct Node {
@@ -35,6 +55,7 @@ pub(crate) struct Node {
     /// As SIGTERM would.
     end: Arc<Notify>,
     process: Option<(Runtime, JoinHandle<Result<(), ApiError>>)>,
+    under: Under,
 }
 
 /// An address that no other node of this machine's tests has: 127/8 is all loopback.
@@ -47,10 +68,22 @@ pub(crate) fn own_ip() -> [u8; 4] {
 }
 
 impl Node {
-    pub(crate) async fn init(number: usize, dir: &Path, state: &Path, fake: &FakeVmm, hooks: &Hooks) -> Self {
+    pub(crate) async fn init(
+        number: usize,
+        dir: &Path,
+        state: &Path,
+        fake: &FakeVmm,
+        hooks: &Hooks,
+        storage: Storage,
+    ) -> Self {
         let ip = own_ip();
         let (api, quic) = (SocketAddr::from((ip, 3002)), SocketAddr::from((ip, 3003)));
         let data = dir.join(format!("node-{number}"));
+        let under = match storage {
+            Storage::Directory => Under::Directory,
+            Storage::Disk => Under::Disk(Disk::mount(&data)),
+            Storage::Volume(kind, bytes) => Under::Volume(Volume::mount(&data, kind, bytes)),
+        };
         let store = format!("sqlite:{}", state.display());
         let made = init(&InitOptions { data_dir: data.clone(), store, api, quic, qemu: None }).await.expect("init");
         // What its machines are told is written down.
@@ -67,6 +100,7 @@ impl Node {
             hooks: hooks.clone(),
             end: Arc::default(),
             process: None,
+            under,
         }
     }
 
@@ -92,14 +126,16 @@ impl Node {
             run_on(&data, store, Arc::new(monitor), async move { end_it.notified().await }).await
         });
         self.process = Some((runtime, running));
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
+            assert!(Instant::now() < until, "node {} does not answer", self.number);
             if get(self.api, "/api/v1/node").await.is_ok() {
                 return Ok(());
             }
             if self.process.as_ref().is_some_and(|(_, running)| running.is_finished()) {
                 let (runtime, running) = self.process.take().expect("it ran");
                 let ended = running.await.expect("no panic");
-                end(runtime);
+                end(runtime, &Under::Directory);
                 return Err(ended.expect_err("it does not end by itself"));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -109,7 +145,25 @@ impl Node {
     /// All that it was doing ends where it is, and nobody is told. Its VMs go on.
     pub(crate) fn kill(&mut self) {
         let (runtime, _) = self.process.take().expect("it runs");
-        end(runtime);
+        end(runtime, &self.under);
+    }
+
+    /// Its disk, that can forget.
+    pub(crate) fn disk(&self) -> &Disk {
+        match &self.under {
+            Under::Disk(disk) => disk,
+            _ => panic!("it has no disk of its own"),
+        }
+    }
+
+    /// Its host loses its power, and gets it back; `seed` draws what becomes of what was not durable, where there is a choice.
+    pub(crate) fn crash(&self, seed: u64) {
+        assert!(!self.runs(), "kill it first");
+        match &self.under {
+            Under::Directory => panic!("nothing of it is lost"),
+            Under::Disk(disk) => disk.crash(seed),
+            Under::Volume(volume) => volume.crash(),
+        }
     }
 
     /// It is to end, and finishes or undoes first what it has in flight.
@@ -154,15 +208,20 @@ impl Node {
 }
 
 /// Waits for what runs on blocking threads: a process that is lost has none, and its files do not change any more.
-fn end(runtime: Runtime) {
+fn end(runtime: Runtime, under: &Under) {
     let ended = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
+    if let Under::Disk(disk) = under {
+        // Whoever waits for a disk without power may go once the others have been stopped.
+        std::thread::sleep(Duration::from_millis(20));
+        disk.mend();
+    }
     ended.join().expect("no panic");
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some((runtime, _)) = self.process.take() {
-            end(runtime);
+            end(runtime, &self.under);
         }
     }
 }

@@ -1,29 +1,28 @@
 //! Nodes with one state store, and a cluster of instances on them.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::ops::Range;
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use form_node::api::types::{AttemptEvent, CommitAccepted, CommitSummary};
 use form_node::auth::SigningKey;
-use form_node::store::{AttemptRecord, Begin, BeginRequest, InstanceRecord, Op, ParticipantRecord, SqliteKv, Store};
+use form_node::store::{
+    AttemptRecord, Begin, BeginRequest, InstanceRecord, InstanceStatus, Op, ParticipantRecord, SqliteKv, Store,
+};
 use form_node::{ApiError, ErrorCode};
 use form_proto::Step;
 use form_vmm_hooks::VmState;
 use form_vmm_hooks::fake::FakeVmm;
-use rustix::fs::SeekFrom;
 use serde_json::{Value, json};
 
 use crate::client::{Signed, events, now_ms};
 use crate::hooks::Hooks;
-use crate::node::Node;
+pub(crate) use crate::images::{PAGE, flip, noise, same, write_page};
+use crate::node::{Node, Storage};
 
-/// A page of guest memory, a block of a disk, bytes.
-pub(crate) const PAGE: u64 = 4096;
 /// Memory of each guest, bytes.
 pub(crate) const MEMORY_BYTES: u64 = 32 << 20;
 /// The one disk of each guest, bytes.
@@ -92,12 +91,17 @@ impl Scene {
     /// One node for each list of names, one cluster of all of them, all running. The first is the one the others are
     /// like; it has pages of its own before they join.
     pub(crate) async fn new(names: &[&[&str]]) -> Self {
+        Self::on(names, Storage::Directory).await
+    }
+
+    /// As [`Scene::new`], the data of each node at such a place of its own.
+    pub(crate) async fn on(names: &[&[&str]], storage: Storage) -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
         let state = dir.path().join("state/state.db");
         let (hooks, vmm) = (Hooks::default(), FakeVmm::default());
         let mut nodes = Vec::new();
         for number in 0..names.len() {
-            let mut node = Node::init(number, dir.path(), &state, &vmm, &hooks).await;
+            let mut node = Node::init(number, dir.path(), &state, &vmm, &hooks, storage).await;
             node.start().await;
             nodes.push(node);
         }
@@ -278,8 +282,15 @@ impl Scene {
 
     /// Ends the lease that the cluster's lock hangs on, as time would.
     pub(crate) async fn expire_lock(&self) {
-        let lock = self.store.kv().get(&format!("locks/{}", self.cluster)).await.expect("get").expect("a lock");
+        assert!(self.expire_lock_if_any().await, "there is no lock");
+    }
+
+    /// As [`Scene::expire_lock`]; false if nobody holds it.
+    pub(crate) async fn expire_lock_if_any(&self) -> bool {
+        let lock = self.store.kv().get(&format!("locks/{}", self.cluster)).await.expect("get");
+        let Some(lock) = lock else { return false };
         self.store.kv().revoke(lock.lease.expect("a lease")).await.expect("revoke");
+        true
     }
 
     /// begin(A) in the store alone, in the name of the node that hosts an instance; the attempt's id.
@@ -347,7 +358,11 @@ impl Scene {
             let clean = [&b"fmSB\x01\0\x01\0"[..], &hex::decode(root).expect("hex")].concat();
             self.wait_for(&format!("standbys of {name}'s {artifact} at the head"), async || {
                 let records = [0, 1].map(|slot| self.standby_dir(name).join(format!("{artifact}.{slot}.img.record")));
-                records.iter().all(|record| std::fs::read(record).is_ok_and(|bytes| bytes.starts_with(&clean)))
+                let clean = clean.clone();
+                // A disk may keep us waiting, and we are not to keep others.
+                let read =
+                    move || records.iter().all(|record| std::fs::read(record).is_ok_and(|r| r.starts_with(&clean)));
+                tokio::task::spawn_blocking(read).await.expect("no panic")
             })
             .await;
         }
@@ -385,6 +400,28 @@ impl Scene {
             assert_eq!(record.history().next().map(|s| s.snapshot_id.as_str()), Some(head.as_str()), "{name}");
             assert_eq!(record.history().next().map(|s| s.timestamp), Some(record.last_snapshot), "{name}");
         }
+    }
+
+    /// A VM that was lost with its host outside of an attempt is its user's to start again. Those that were.
+    pub(crate) async fn run_again<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        let mut booted = Vec::new();
+        for name in names {
+            let settled = async || self.node(name).step(self.id(name)).is_none();
+            self.wait_for(&format!("{name} is in no attempt"), settled).await;
+            if self.instance(name).await.status == InstanceStatus::Killed && self.states(name).is_empty() {
+                self.post(name, &format!("/api/v1/instances/{name}/start")).accepted(self.api(name)).await;
+                booted.push(*name);
+            }
+            self.wait_for_state(name, VmState::Running, 1).await;
+        }
+        booted
+    }
+
+    /// The attempt that the cluster is locked for.
+    pub(crate) async fn attempt_under_way(&self) -> Option<String> {
+        let attempts = self.store.unsettled_attempts().await.expect("read");
+        let pending = |attempt: &&AttemptRecord| attempt.state == form_node::store::AttemptState::Pending;
+        attempts.iter().find(pending).map(|attempt| attempt.attempt_id.clone())
     }
 
     /// Waits until nothing is left of any attempt: each instance is one running VM in one directory, and staging is empty.
@@ -426,51 +463,4 @@ impl Scene {
 
 pub(crate) fn text(json: &Value, field: &str) -> String {
     json[field].as_str().unwrap_or_else(|| panic!("no {field} in {json}")).into()
-}
-
-/// A page that no other seed makes.
-pub(crate) fn noise(seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next).take(PAGE as usize / 8).flatten().collect()
-}
-
-pub(crate) fn write_page(path: &Path, page: u64, seed: u64) {
-    let file = OpenOptions::new().write(true).open(path).expect("open");
-    file.write_all_at(&noise(seed), page * PAGE).expect("write");
-}
-
-/// Changes one byte of a file, where it is data.
-pub(crate) fn flip(path: &Path, at: u64) {
-    let file = OpenOptions::new().read(true).write(true).open(path).expect("open");
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).expect("read");
-    file.write_all_at(&[byte[0] ^ 1], at).expect("write");
-}
-
-/// Whether two images hold the same bytes. Holes of both are not read.
-pub(crate) fn same(a: &Path, b: &Path) -> bool {
-    let [a, b] = [a, b].map(|path| File::open(path).expect("open"));
-    let len = |file: &File| file.metadata().expect("stat").len();
-    let read = |file: &File, data: &Range<u64>| {
-        let mut bytes = vec![0; usize::try_from(data.end - data.start).expect("small")];
-        file.read_exact_at(&mut bytes, data.start).expect("read");
-        bytes
-    };
-    len(&a) == len(&b) && [&a, &b].iter().all(|file| data(file).iter().all(|data| read(&a, data) == read(&b, data)))
-}
-
-/// Where a file is no hole.
-fn data(file: &File) -> Vec<Range<u64>> {
-    let (mut found, mut at) = (Vec::new(), 0);
-    while let Ok(start) = rustix::fs::seek(file, SeekFrom::Data(at)) {
-        at = rustix::fs::seek(file, SeekFrom::Hole(start)).expect("a hole, or the end");
-        found.push(start..at);
-    }
-    found
 }

@@ -1,0 +1,332 @@
+//! Every effect of a commit goes wrong once, on the source and on a target: each operation of a node's disk, each call of
+//! the state store, each step of the monitor. It fails, or the process or the whole host is lost there. Then all or none
+//! of the cluster has the commit, every VM runs, nothing is left over, and the next commit succeeds.
+//!
+//! A sample is taken: `FORM_SEED=N` takes another, `FORM_EVERY_EFFECT=1` takes all, `FORM_RUN=N` that one.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use form_node::api::types::CommitAccepted;
+use form_node::store::AttemptState;
+use futures_util::FutureExt as _;
+use serde_json::json;
+
+use crate::client::events;
+use crate::disk::Fault;
+use crate::hooks::Hold;
+use crate::inspect;
+use crate::node::Storage;
+use crate::scene::Scene;
+
+/// Runs of a sample.
+const SAMPLE: usize = 120;
+/// Clusters that are worked on at the same time: most of a run is waiting.
+const SCENES: usize = 4;
+/// By name, where they are: the source, and a target.
+const NAMES: [&str; 2] = ["a", "b"];
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    /// An operation of the disk of this node.
+    Disk(usize, Fault),
+    /// As [`Fault::Off`], and only the daemon is lost: what it has written stays.
+    Killed(usize),
+    /// A call of the store or a step of the monitor fails.
+    Step,
+    /// The daemon of this node is lost there.
+    StepLoses(usize),
+}
+
+/// One thing that goes wrong, at the operation or step of that number.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    wrong: Wrong,
+    at: u64,
+}
+
+impl Run {
+    /// Whose daemon is lost, and whether its host is.
+    fn loses(self) -> Option<(usize, bool)> {
+        match self.wrong {
+            Wrong::Disk(node, Fault::Off) => Some((node, true)),
+            Wrong::Killed(node) | Wrong::StepLoses(node) => Some((node, false)),
+            Wrong::Disk(..) | Wrong::Step => None,
+        }
+    }
+}
+
+/// Both have a commit, and have run since; nothing is under way.
+async fn pair() -> Scene {
+    let scene = Scene::on(&[&[NAMES[0]], &[NAMES[1]]], Storage::Disk).await;
+    (0..64).for_each(|page| scene.poke("a", "memory", 100 + page, page));
+    for _ in 0..2 {
+        change(&scene, 0);
+        scene.commit("a").await.committed();
+        at_rest(&scene).await;
+    }
+    scene
+}
+
+/// What the guests do meanwhile. Of the target's disk this page alone.
+fn change(scene: &Scene, seed: u64) {
+    for page in 20..24 {
+        scene.poke("a", "memory", page, seed * 8 + page);
+        scene.poke("a", "root", page, seed * 8 + page);
+    }
+    scene.poke("b", "memory", 50, seed * 8);
+    scene.poke("b", "root", inspect::TARGETS_OWN_PAGE, seed * 8 + 1);
+}
+
+async fn at_rest(scene: &Scene) {
+    for name in NAMES {
+        for artifact in ["memory", "root"] {
+            scene.standbys(name, artifact).await;
+        }
+    }
+}
+
+/// How many operations each disk does, and how many steps there are, until all is at rest again.
+async fn count(scene: &Scene) -> ([u64; 2], u64) {
+    change(scene, 1);
+    scene.nodes.iter().for_each(|node| node.disk().arm(None));
+    scene.hooks.fail_nth(u64::MAX);
+    scene.commit("a").await.committed();
+    at_rest(scene).await;
+    ([0, 1].map(|node| scene.nodes[node].disk().count()), scene.hooks.count())
+}
+
+/// All that can go wrong.
+fn all((disks, steps): ([u64; 2], u64)) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut add = |wrong, count| runs.extend((1..=count).map(|at| Run { wrong, at }));
+    for (node, count) in disks.into_iter().enumerate() {
+        for fault in [Fault::Io, Fault::Full, Fault::ReadOnly, Fault::Off] {
+            add(Wrong::Disk(node, fault), count);
+        }
+        add(Wrong::Killed(node), count);
+    }
+    add(Wrong::Step, steps);
+    [0, 1].into_iter().for_each(|node| add(Wrong::StepLoses(node), steps));
+    runs
+}
+
+/// Lets one thing go wrong in a commit, and sees that all is well afterwards. What it was, if it has happened.
+async fn carry_out(scene: &mut Scene, run: Run, seed: u64) -> Option<String> {
+    change(scene, seed);
+    let head = scene.head().await;
+    let hold = match run.wrong {
+        Wrong::Disk(node, fault) => arm(scene, node, run.at, fault),
+        Wrong::Killed(node) => arm(scene, node, run.at, Fault::Off),
+        Wrong::Step => {
+            scene.hooks.fail_nth(run.at);
+            None
+        }
+        Wrong::StepLoses(_) => Some(scene.hooks.hold_nth(run.at)),
+    };
+    let attempt = begin(scene, run).await;
+    let over = async {
+        ended(scene, attempt.as_deref()).await;
+        at_rest(scene).await;
+    };
+    tokio::select! {
+        () = scene.wait_for("it goes wrong, or all is done", async || hit(scene, run).is_some()) => {}
+        () = over => {}
+    }
+    let hit = hit(scene, run);
+    if hit.is_none() {
+        // What we ask ourselves from now on is no step of the commit.
+        scene.hooks.disarm();
+        scene.nodes.iter().for_each(|node| node.disk().arm(None));
+    }
+    if hit.is_some() && run.loses().is_some() {
+        lose(scene, run, seed).await;
+    } else if let Wrong::Disk(node, Fault::Full | Fault::ReadOnly) = run.wrong {
+        // Whoever is in charge of a disk that is full or broken sees to it some time.
+        let _ = tokio::time::timeout(Duration::from_millis(1_500), ended(scene, attempt.as_deref())).await;
+        scene.nodes[node].disk().mend();
+    }
+    if let Some(hold) = hold {
+        hold.release();
+    }
+    and_then(scene, attempt, &head).await;
+    hit
+}
+
+fn arm(scene: &Scene, node: usize, at: u64, fault: Fault) -> Option<Hold> {
+    scene.nodes[node].disk().arm(Some((at, fault)));
+    None
+}
+
+/// The operation or step that went wrong, once it has.
+fn hit(scene: &Scene, run: Run) -> Option<String> {
+    match run.wrong {
+        Wrong::Disk(node, _) | Wrong::Killed(node) => scene.nodes[node].disk().was_hit(),
+        Wrong::Step | Wrong::StepLoses(_) => scene.hooks.hit(),
+    }
+}
+
+/// A commit from a begins, unless that goes wrong.
+async fn begin(scene: &Scene, run: Run) -> Option<String> {
+    let request = scene.commit_request("a", json!({"timeout_s": 20}));
+    let (status, json) = tokio::select! {
+        answer = request.send(scene.api("a")) => answer,
+        // What waits there waits for us.
+        () = scene.wait_for("it goes wrong, or there is an answer", async || {
+            run.loses().is_some() && hit(scene, run).is_some()
+        }) => return scene.attempt_under_way().await,
+    };
+    let accepted = status.is_success().then(|| serde_json::from_value::<CommitAccepted>(json).expect("accepted"));
+    accepted.map(|accepted| accepted.attempt_id)
+}
+
+/// Waits for the end of an attempt, as the store has it; not for those who have not heard of it.
+async fn ended(scene: &Scene, attempt: Option<&str>) {
+    let Some(attempt) = attempt else { return };
+    scene
+        .wait_for("the attempt is decided", async || match scene.attempt(attempt).await {
+            record if record.state == AttemptState::Committed => record.is_settled(),
+            record => record.state == AttemptState::Aborted,
+        })
+        .await;
+}
+
+/// The daemon of a node is lost, or its whole host, and comes back.
+async fn lose(scene: &mut Scene, run: Run, seed: u64) {
+    let (number, host) = run.loses().expect("it is");
+    scene.nodes[number].kill();
+    if host {
+        scene.vmm.crash(NAMES[number]);
+        scene.nodes[number].crash(seed);
+        inspect::records_are_true(&scene.nodes[number].data);
+    }
+    scene.nodes[number].start().await;
+}
+
+/// Whatever has gone wrong: all or none, and all is well.
+async fn and_then(scene: &Scene, attempt: Option<String>, head: &str) {
+    match &attempt {
+        Some(attempt) => {
+            let ending = tokio::time::timeout(Duration::from_secs(60), events(scene.api("a"), attempt)).await;
+            ending.expect("the attempt ends");
+        }
+        // It may have begun all the same, and nobody knows: its lock runs out.
+        None => drop(scene.expire_lock_if_any().await),
+    }
+    let booted = scene.run_again(&NAMES).await;
+    scene.in_order().await;
+    let record = match &attempt {
+        Some(attempt) => Some(scene.attempt(attempt).await),
+        None => None,
+    };
+    match record.filter(|record| record.state == AttemptState::Committed) {
+        Some(record) => {
+            assert_eq!(record.commit_id.as_deref(), Some(scene.head().await.as_str()));
+            match booted.contains(&"b") {
+                // It had become the commit, and was lost with its host later.
+                true => inspect::disk_is_what_it_was(scene, "b").await,
+                false => scene.all_run_the_head(&["b"]).await,
+            }
+        }
+        None => {
+            assert_eq!(scene.head().await, head, "nothing was committed");
+            for name in NAMES {
+                assert_eq!(scene.instance(name).await.current_commit.as_deref(), Some(head), "{name}");
+            }
+            inspect::disk_is_what_it_was(scene, "b").await;
+        }
+    }
+    scene.nodes.iter().for_each(|node| inspect::bases_are_whole(&node.data));
+    let accepted = scene.until_accepted("a", serde_json::Value::Null).await;
+    scene.end_of("a", crate::scene::text(&accepted, "attempt_id")).await.committed();
+    scene.all_run_the_head(&NAMES).await;
+    at_rest(scene).await;
+    inspect::nothing_is_left_over(scene).await;
+    for name in NAMES {
+        for artifact in ["memory", "root"] {
+            let base = scene.base(name, artifact).await;
+            let standbys = scene.standbys(name, artifact).await;
+            assert!(standbys.iter().all(|standby| crate::scene::same(standby, &base)), "standbys of {name}");
+        }
+    }
+}
+
+/// What became of all runs.
+#[derive(Default)]
+struct Done {
+    runs: usize,
+    met: usize,
+    failed: Vec<String>,
+}
+
+/// One thread's share of the work.
+async fn work(todo: &Mutex<Vec<(usize, Run)>>, seed: u64) -> Done {
+    let (mut scene, mut done) = (None, Done::default());
+    loop {
+        let Some((number, run)) = todo.lock().expect("lock").pop() else { return done };
+        let mut ours = match scene.take() {
+            Some(scene) => scene,
+            None => pair().await,
+        };
+        let began = Instant::now();
+        let seed = seed.wrapping_mul(1 << 20).wrapping_add(number as u64);
+        let carried_out = AssertUnwindSafe(carry_out(&mut ours, run, seed)).catch_unwind().await;
+        let what = format!("run {number} ({run:?}, seed {seed})");
+        done.runs += 1;
+        match carried_out {
+            Ok(hit) => {
+                println!("{what}: {} ({} ms)", hit.as_deref().unwrap_or("not met"), began.elapsed().as_millis());
+                done.met += usize::from(hit.is_some());
+                scene = Some(ours);
+            }
+            // The reason has been printed.
+            Err(_) => {
+                println!("{what}: FAILED, at {:?}", hit(&ours, run));
+                done.failed.push(what);
+            }
+        }
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(work)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn promise_1_and_10_every_effect_fails() {
+    let seed = number("FORM_SEED").unwrap_or(4);
+    let counts = block_on(async { count(&pair().await).await });
+    let all: Vec<_> = all(counts).into_iter().enumerate().collect();
+    let total = all.len();
+    let runs: Vec<_> = match (std::env::var_os("FORM_EVERY_EFFECT"), number("FORM_RUN")) {
+        (_, Some(run)) => all.into_iter().filter(|(number, _)| *number as u64 == run).collect(),
+        (Some(_), None) => all,
+        // Neighbours are much alike: a sample takes every so-many-th.
+        (None, None) => {
+            let step = total.div_ceil(SAMPLE);
+            all.into_iter().skip(usize::try_from(seed % step as u64).expect("small")).step_by(step).collect()
+        }
+    };
+    let ([source, target], steps) = counts;
+    println!("{source} disk operations of the source, {target} of the target, {steps} store calls and monitor steps");
+    let todo = Mutex::new(runs);
+    let done = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..SCENES).map(|_| scope.spawn(|| block_on(work(&todo, seed)))).collect();
+        threads.into_iter().fold(Done::default(), |mut all, thread| {
+            let Done { runs, met, failed } = thread.join().expect("it panics in runs alone");
+            all.runs += runs;
+            all.met += met;
+            all.failed.extend(failed);
+            all
+        })
+    });
+    println!("every effect: {} of {total} runs, {} faults met, seed {seed}", done.runs, done.met);
+    assert!(done.failed.is_empty(), "{} runs failed: {:#?}", done.failed.len(), done.failed);
+    assert!(done.met * 10 >= done.runs * 9, "a commit does much less than when it was counted");
+}
