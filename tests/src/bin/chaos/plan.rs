@@ -107,13 +107,13 @@ impl Plan {
             Kind::KillCli => Vec::new(),
         };
         let when = match random.u8(0..3) {
-            0 => When::After(ms(&mut random, 1_500)),
+            0 => When::After(ms(&mut random, 800)),
             _ => When::At(WORDS[random.usize(..WORDS.len())], ms(&mut random, 30)),
         };
         // Mostly short; sometimes longer than a connection, or the cluster's lock, lives.
         let longest_ms = match random.u8(0..20) {
             0 => 17_000,
-            1 | 2 => 7_000,
+            1..=4 => 7_000,
             _ => 1_500,
         };
         Self { seed, kind, source, victims, when, lasts: ms(&mut random, longest_ms), next: random.usize(1..=nodes) }

@@ -8,7 +8,8 @@ use form_tests::{Cluster, Context, Disks, Error, Result};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// For each target of the last commit, which must have committed: from the coordinator's note that it asks the store for
-/// commit(A), to the moment when the machine's record says that it runs; ns.
+/// commit(A), to the moment when the machine's record says that it runs; ns. Times of files are up to a tick of the kernel's
+/// clock (4 ms, say) behind: a window that seems to end before it began is none.
 pub(crate) fn blocking_ns(cluster: &Cluster, source: usize) -> Result<Vec<u64>> {
     let log = cluster.node_ref(source).log();
     let line = log.lines().rev().find(|line| line.contains("phase=Commit"));
@@ -21,8 +22,7 @@ pub(crate) fn blocking_ns(cluster: &Cluster, source: usize) -> Result<Vec<u64>> 
         let runs = written.duration_since(UNIX_EPOCH).context(io)?;
         let runs = Duration::new(runs.as_secs() % DAY.as_secs(), runs.subsec_nanos());
         // Over midnight, if need be.
-        let window = (runs + DAY).checked_sub(asked).unwrap_or_default();
-        let window = window.checked_sub(DAY).unwrap_or(window);
+        let window = if runs + DAY / 2 < asked { runs + DAY - asked } else { runs.saturating_sub(asked) };
         windows.push(u64::try_from(window.as_nanos()).unwrap_or(u64::MAX));
     }
     Ok(windows)
