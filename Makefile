@@ -6,7 +6,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 nftables util-linux xfsprogs btrfs-progs
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test chaos lint bench bench-compare bench-growth fuzz deny guest packages clean
+.PHONY: help demo test chaos lint bench bench-compare bench-growth bench-pause fuzz deny guest packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,10 +42,15 @@ bench-compare: packages ## whole updates of images of a real guest, beside rsync
 	$(CARGO) build --locked --release -p form -p form-benches
 	$(BENCH) compare; status=$$?; $(BENCH) report && exit $$status
 
-bench-growth: packages ## form delta as the image grows, and as more of it changes
+bench-growth: packages ## as the image grows, as more of it changes, and with 1 to 16 targets
 	@mkdir -p target/bench
 	$(CARGO) build --locked --release -p form -p form-benches
-	$(BENCH) growth && $(BENCH) report
+	$(BENCH) growth && $(BENCH) targets && $(BENCH) report
+
+bench-pause: packages guest ## how long real guests of 512 MiB to 4 GiB stand still, beside a compare pass
+	@mkdir -p target/bench
+	$(CARGO) build --locked --release -p form -p form-benches
+	$(BENCH) pause && $(BENCH) report
 
 fuzz: packages ## a minute on each fuzz target (needs nightly and cargo-fuzz)
 	@$(CARGO) +nightly fuzz --version > /dev/null 2>&1 || \

@@ -1,33 +1,26 @@
 //! How time, bytes and memory of `form delta` grow: with the image at a fixed change, and with the change at a fixed size.
 //!
-//! Rows are named `series/x/metric`; [`plot`](crate::plot) and [`table`](crate::table) draw whatever series there are. Series over whole nodes (1 to 16 targets, the pause
-//! against RAM) come from programs that have nodes, through the same file of rows.
+//! Rows are named `series/x/metric`.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::{fs, path::Path, process::Command, time::Instant};
 
-use form_delta::{Image, diff, generate::noise, rechunk, scan};
+use form_delta::{Image, diff, rechunk, scan};
 
 use crate::{
     Result,
     process::Usage,
     results::{Rows, median},
     settings::Settings,
+    shape::{GIB, MIB, Shape},
 };
-
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 
 /// Runs the series that `FORM_BENCH_ONLY` names (`size`, `change`, `hint`; default all) and writes their rows.
 pub fn run(settings: &Settings) -> Result<()> {
     fs::create_dir_all(&settings.dir)?;
     let room = tempfile::tempdir_in(&settings.dir)?;
-    let mut rows = Rows::in_file("growth", &settings.dir.join("growth.jsonl"))?;
+    let mut rows = Rows::in_file("growth", &settings.dir.join("growth.jsonl"), |row| {
+        !settings.wants_pair(row.name.split('/').next().unwrap_or_default())
+    })?;
     // 256 MiB of data all over the image, 16 of them changed.
     for size_gib in [1, 2, 4, 8, 16, 32, 64].into_iter().filter(|_| settings.wants_pair("size")) {
         let shape = Shape { image_bytes: size_gib * GIB, data_mib: 256, is_changed: |number| number % 16 == 7 };
@@ -44,36 +37,6 @@ pub fn run(settings: &Settings) -> Result<()> {
         hint(settings, room.path(), &mut rows)?;
     }
     Ok(())
-}
-
-/// An image, and which of its runs of 1 MiB of data are other ones in the next version.
-struct Shape<F: Fn(u64) -> bool> {
-    image_bytes: u64,
-    data_mib: u64,
-    is_changed: F,
-}
-
-impl<F: Fn(u64) -> bool> Shape<F> {
-    /// Data at equal distances, holes between them. It compresses about two to one.
-    fn write(&self, path: &Path, is_new: bool) -> Result<()> {
-        let file = File::create(path)?;
-        file.set_len(self.image_bytes)?;
-        let distance = self.image_bytes / self.data_mib;
-        for number in 0..self.data_mib {
-            let version = u64::from(is_new && (self.is_changed)(number)) << 32;
-            let bytes: Vec<u8> = noise(number | version, MIB as usize).into_iter().map(|byte| byte & 15).collect();
-            file.write_all_at(&bytes, number * distance)?;
-        }
-        Ok(file.sync_all()?)
-    }
-
-    /// Base and new image in files of these names.
-    fn pair(&self, room: &Path) -> Result<(PathBuf, PathBuf)> {
-        let (base, new) = (room.join("base"), room.join("new"));
-        self.write(&base, false)?;
-        self.write(&new, true)?;
-        Ok((base, new))
-    }
 }
 
 /// One update through the command line, in rounds, beside a compare pass.
@@ -104,6 +67,7 @@ fn measure<F: Fn(u64) -> bool>(
             command.args(["yardstick", verb]);
             Result::Ok(command)
         };
+        Usage::default().run(delta("standby").arg("--base").arg(&base).arg(&standby))?;
         compare.run(yardstick("compare")?.arg(&base).arg(&new))?;
         make.run(delta("make").arg("--base").arg(&base).arg("--new").arg(&new).arg("--out").arg(&patch))?;
         let mut command = delta("apply");

@@ -1,8 +1,8 @@
-//! `form-bench compare | growth | report`: the benchmarks that run programs, and the documents made of all figures.
+//! `form-bench compare | growth | targets | pause | report`: the benchmarks that run programs, and the documents made of all figures.
 
 use std::{fs, path::Path, process::ExitCode};
 
-use form_benches::{Result, bounds, compare, growth, report, settings::Settings, table, yardstick};
+use form_benches::{Result, bounds, compare, growth, pause, report, settings::Settings, table, targets, yardstick};
 
 fn main() -> ExitCode {
     match run() {
@@ -23,6 +23,14 @@ fn run() -> Result<ExitCode> {
             growth::run(&Settings::from_env()?)?;
             Ok(ExitCode::SUCCESS)
         }
+        ["targets"] => {
+            targets::run(&Settings::from_env()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["pause"] => {
+            pause::run(&Settings::from_env()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         ["report"] => {
             report::write(&Settings::from_env()?, Path::new("docs"))?;
             Ok(ExitCode::SUCCESS)
@@ -32,7 +40,7 @@ fn run() -> Result<ExitCode> {
             println!("{}", yardstick::run(verb, &files)?);
             Ok(ExitCode::SUCCESS)
         }
-        _ => Err("usage: form-bench compare | growth | report".into()),
+        _ => Err("usage: form-bench compare | growth | targets | pause | report".into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A child process and what it used: wall time, CPU time and peak memory of it and all its children.
+//! Processes and what they used: wall time, CPU time and peak memory. Of a child, all its children are counted too.
 #![expect(
     unsafe_code,
     reason = "wait4 is the only call that tells what one child used, and no safe wrapper of it is kept up"
@@ -60,31 +60,22 @@ pub struct Running {
     started: Instant,
     printed: File,
     complained: File,
-    ended: Arc<AtomicBool>,
-    sampler: JoinHandle<()>,
-    private_bytes: Arc<AtomicU64>,
+    sampler: Sampler,
 }
 
 impl Running {
     /// Starts a command; its output goes to files. Without a stdin of its own it reads nothing.
     pub fn start(command: &mut Command) -> Result<Running> {
-        let name = format!("{command:?}");
+        // Not its environment, which may hold a key.
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let name = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let (printed, complained) = (tempfile::tempfile()?, tempfile::tempfile()?);
         command.stdout(Stdio::from(printed.try_clone()?)).stderr(Stdio::from(complained.try_clone()?));
         let started = Instant::now();
         let child = command.spawn().map_err(|error| format!("{name}: {error}"))?;
-        let (ended, private_bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let sampler = thread::spawn({
-            let (ended, private_bytes, pid) = (Arc::clone(&ended), Arc::clone(&private_bytes), child.id());
-            move || {
-                while !ended.load(Ordering::Relaxed) {
-                    private_bytes.fetch_max(private_bytes_of(pid), Ordering::Relaxed);
-                    thread::sleep(SAMPLE_EVERY);
-                }
-            }
-        });
+        let sampler = Sampler::start(child.id());
         let pid = libc::pid_t::try_from(child.id())?;
-        Ok(Running { name, pid, started, printed, complained, ended, sampler, private_bytes })
+        Ok(Running { name, pid, started, printed, complained, sampler })
     }
 
     /// Waits for its end. An exit code other than 0 is an error that says what the process said.
@@ -96,8 +87,7 @@ impl Running {
             (libc::wait4(self.pid, &mut status, 0, &mut used), used)
         };
         let wall_s = self.started.elapsed().as_secs_f64();
-        self.ended.store(true, Ordering::Relaxed);
-        self.sampler.join().map_err(|_| "the sampler of memory is gone")?;
+        let private_bytes = self.sampler.end()?;
         if pid != self.pid {
             return Err(format!("{}: wait4: {}", self.name, std::io::Error::last_os_error()).into());
         }
@@ -111,9 +101,74 @@ impl Running {
             wall_s,
             cpu_s: seconds(used.ru_utime) + seconds(used.ru_stime),
             resident_bytes: u64::try_from(used.ru_maxrss)? << 10,
-            private_bytes: self.private_bytes.load(Ordering::Relaxed),
+            private_bytes,
         };
         Ok((usage, printed))
+    }
+}
+
+/// A process that is not a child of this one, while something happens.
+pub struct Watch {
+    pid: u32,
+    cpu_s: f64,
+    sampler: Sampler,
+}
+
+impl Watch {
+    /// Begins to look at it.
+    pub fn start(pid: u32) -> Result<Watch> {
+        Ok(Watch { pid, cpu_s: cpu_s(pid)?, sampler: Sampler::start(pid) })
+    }
+
+    /// What it has used since. The wall time is left to whoever knows it.
+    pub fn end(self) -> Result<Usage> {
+        let cpu_s = cpu_s(self.pid)? - self.cpu_s;
+        let resident_bytes = status_bytes(self.pid, "VmRSS:");
+        Ok(Usage { wall_s: 0.0, cpu_s, resident_bytes, private_bytes: self.sampler.end()? })
+    }
+}
+
+/// User and system time of a process so far, as the kernel counts them: in hundredths of a second.
+pub fn cpu_s(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    // The name, in parentheses, may hold anything. The state is the third field; the times are the 14th and 15th.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: Vec<u64> = fields.skip(11).take(2).map_while(|field| field.parse().ok()).collect();
+    let ticks_per_s = rustix::param::clock_ticks_per_second();
+    match ticks.as_slice() {
+        [user, system] => Ok((user + system) as f64 / ticks_per_s as f64),
+        _ => Err(format!("{path} says {stat}").into()),
+    }
+}
+
+/// Looks at a process's private memory until it is told to end.
+struct Sampler {
+    ended: Arc<AtomicBool>,
+    private_bytes: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Sampler {
+    fn start(pid: u32) -> Sampler {
+        let (ended, private_bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let thread = thread::spawn({
+            let (ended, private_bytes) = (Arc::clone(&ended), Arc::clone(&private_bytes));
+            move || {
+                while !ended.load(Ordering::Relaxed) {
+                    private_bytes.fetch_max(private_bytes_of(pid), Ordering::Relaxed);
+                    thread::sleep(SAMPLE_EVERY);
+                }
+            }
+        });
+        Sampler { ended, private_bytes, thread }
+    }
+
+    /// The most that was seen.
+    fn end(self) -> Result<u64> {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| "the sampler of memory is gone")?;
+        Ok(self.private_bytes.load(Ordering::Relaxed))
     }
 }
 
@@ -126,13 +181,14 @@ fn text(file: &mut File) -> Result<String> {
 
 /// Anonymous memory of a process and its descendants; of those that are gone, nothing.
 fn private_bytes_of(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let own_kib: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))
-        .and_then(|value| value.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or(0);
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let of_children: u64 = children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(private_bytes_of).sum();
-    (own_kib << 10) + of_children
+    status_bytes(pid, "RssAnon:") + of_children
+}
+
+/// A figure of `/proc/<pid>/status`, which counts in KiB; 0 of a process that is gone.
+fn status_bytes(pid: u32, label: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let value = status.lines().find_map(|line| line.strip_prefix(label));
+    value.and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) << 10
 }

@@ -9,9 +9,10 @@ use crate::{
     table,
 };
 
-/// Rows of all benchmarks but the comparison: those that `make bench` and `make bench-growth` left.
+/// Rows of all benchmarks but the comparison: those that `make bench`, `make bench-growth` and `make bench-pause` left.
 pub fn rows(settings: &Settings) -> Result<Vec<Row>> {
-    Ok([results::rows(&settings.dir.join("rows.jsonl"))?, results::rows(&settings.dir.join("growth.jsonl"))?].concat())
+    let files = ["rows.jsonl", "growth.jsonl", "targets.jsonl", "pause.jsonl"];
+    Ok(files.map(|file| results::rows(&settings.dir.join(file))).into_iter().collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// Writes tables and plots of whatever was measured into the directory `docs`; the rest stays as it is.
@@ -26,13 +27,20 @@ pub fn write(settings: &Settings, docs: &Path) -> Result<()> {
         put(&mut text, "compare", &table::comparison(&comparison))?;
         plot::comparison(&comparison, docs)?;
     }
-    let (growth, micro): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.bench == "growth");
-    if !micro.is_empty() {
-        put(&mut text, "micro", &table::rows(&micro))?;
-    }
-    if !growth.is_empty() {
-        plot::growth(&growth, docs)?;
-        put(&mut text, "growth", &table::growth(&growth))?;
+    type Table = fn(&[Row]) -> String;
+    type Plot = fn(&[Row], &Path) -> Result<()>;
+    let sections: [(&str, &[&str], Table, Plot); 4] = [
+        ("micro", &["apply", "micro", "quic"], table::rows, |_, _| Ok(())),
+        ("growth", &["growth"], table::growth, plot::growth),
+        ("targets", &["targets"], table::targets, plot::targets),
+        ("pause", &["pause"], table::pause, plot::pause),
+    ];
+    for (name, benches, table, plot) in sections {
+        let here: Vec<Row> = rows.iter().filter(|row| benches.contains(&row.bench.as_str())).cloned().collect();
+        if !here.is_empty() {
+            put(&mut text, name, &table(&here))?;
+            plot(&here, docs)?;
+        }
     }
     Ok(fs::write(path, text)?)
 }

@@ -140,9 +140,14 @@ impl Rows {
         Ok(Rows { bench, out })
     }
 
-    /// Opens that file, whatever the environment says.
-    pub fn in_file(bench: &'static str, path: &Path) -> Result<Rows> {
-        Ok(Rows { bench, out: Some(File::create(path)?) })
+    /// Opens that file, whatever the environment says. Of the rows of an earlier run those stay that `stays` says.
+    pub fn in_file(bench: &'static str, path: &Path, stays: impl Fn(&Row) -> bool) -> Result<Rows> {
+        let old = rows(path)?;
+        let mut out = File::create(path)?;
+        for row in old.iter().filter(|row| stays(row)) {
+            writeln!(out, "{}", serde_json::to_string(row)?)?;
+        }
+        Ok(Rows { bench, out: Some(out) })
     }
 
     /// Adds a row.

@@ -13,7 +13,7 @@ pub fn comparison(comparison: &Comparison) -> String {
 }
 
 fn of_pair(pair: &PairResult) -> String {
-    let mib = pair.changed_bytes as f64 / f64::from(1 << 20);
+    let mib = mib_of(pair.changed_bytes as f64);
     let mut text = format!("### {}: {}\n\n{mib:.2} MiB differ, in blocks of 4 KiB.\n\n", pair.pair, pair.title);
     text += "| tool | bytes on the wire | set-up s (MiB) | source s (CPU) | target s (CPU) | of it fsync | private MiB | resident MiB |\n";
     text += "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
@@ -22,7 +22,7 @@ fn of_pair(pair: &PairResult) -> String {
     for tool in tools {
         let name = if tool.role == Role::Ours { format!("**{}**", tool.tool) } else { tool.tool.clone() };
         let setup = match tool.setup_s > 0.0 {
-            true => format!("{:.2} ({:.1})", tool.setup_s, mib_of(tool.setup_bytes)),
+            true => format!("{:.2} ({:.1})", tool.setup_s, mib_of(tool.setup_bytes as f64)),
             false => String::new(),
         };
         let (source, target) = (tool.source, tool.target);
@@ -35,10 +35,10 @@ fn of_pair(pair: &PairResult) -> String {
             thousands(tool.wire_bytes),
             source.wall_s,
             source.cpu_s,
-            mib_of(source.private_bytes),
-            mib_of(target.private_bytes),
-            mib_of(source.resident_bytes),
-            mib_of(target.resident_bytes),
+            mib_of(source.private_bytes as f64),
+            mib_of(target.private_bytes as f64),
+            mib_of(source.resident_bytes as f64),
+            mib_of(target.resident_bytes as f64),
         );
     }
     text
@@ -71,26 +71,72 @@ pub fn rows(rows: &[Row]) -> String {
     text
 }
 
-/// A series in rows, what was measured in columns. Rows that belong to no series of figures are left out.
+/// How `form delta` grows.
 pub fn growth(rows: &[Row]) -> String {
-    const METRICS: [&str; 7] = ["compare", "index", "make", "apply", "bytes", "make-private", "apply-private"];
-    let mut text =
-        "| series | x | compare s | index s | make s | apply s | delta MiB | make private MiB | apply private MiB |\n"
-            .to_owned();
-    text += "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
-    let mut places: Vec<&str> = rows.iter().filter_map(|row| Some(row.name.rsplit_once('/')?.0)).collect();
-    places.dedup();
-    for (series, x) in places.into_iter().filter_map(|place| place.split_once('/')) {
-        text += &format!("| {series} | {x} |");
-        for metric in METRICS {
-            let name = format!("{series}/{x}/{metric}");
-            let row = rows.iter().find(|row| row.name == name);
-            let figure = row.map(|row| if row.unit == "bytes" { row.value / f64::from(1 << 20) } else { row.value });
+    const METRICS: [(&str, &str); 7] = [
+        ("compare", "compare s"),
+        ("index", "index s"),
+        ("make", "make s"),
+        ("apply", "apply s"),
+        ("bytes", "delta MiB"),
+        ("make-private", "make private MiB"),
+        ("apply-private", "apply private MiB"),
+    ];
+    by_place(rows, &["series", "x"], &METRICS)
+}
+
+/// How a commit grows with its targets.
+pub fn targets(rows: &[Row]) -> String {
+    const METRICS: [(&str, &str); 6] = [
+        ("wall", "command to settled s"),
+        ("staged", "of it until all have staged s"),
+        ("source-cpu", "source's node CPU s"),
+        ("target-cpu", "other nodes CPU s"),
+        ("encoded", "frames MiB"),
+        ("sent", "sent MiB"),
+    ];
+    by_place(rows, &["targets"], &METRICS)
+}
+
+/// The pause, its parts and its bound.
+pub fn pause(rows: &[Row]) -> String {
+    const METRICS: [(&str, &str); 11] = [
+        ("in-use", "in use MiB"),
+        ("pause", "pause ms"),
+        ("stop", "stop"),
+        ("device state", "device state"),
+        ("copy", "copy"),
+        ("cont", "cont"),
+        ("read", "read MiB"),
+        ("copied", "copied MiB"),
+        ("compare", "compare pass ms"),
+        ("bound", "bound ms"),
+        ("ratio", "pause / bound"),
+    ];
+    by_place(rows, &["memory MiB", "rewritten MiB"], &METRICS)
+}
+
+/// A place in rows, what was measured there in columns; bytes in MiB. Rows whose place has other parts than `place` names are left out.
+fn by_place(rows: &[Row], place: &[&str], metrics: &[(&str, &str)]) -> String {
+    let heads: Vec<&str> = place.iter().copied().chain(metrics.iter().map(|(_, head)| *head)).collect();
+    let mut text = format!("| {} |\n|{}\n", heads.join(" | "), " ---: |".repeat(heads.len()));
+    for at in places_of(rows).into_iter().filter(|at| at.split('/').count() == place.len()) {
+        text += &format!("| {} |", at.replace('/', " | "));
+        for (metric, _) in metrics {
+            let row = rows.iter().find(|row| row.name.strip_prefix(at) == Some(&format!("/{metric}")));
+            let figure = row.map(|row| if row.unit == "bytes" { mib_of(row.value) } else { row.value });
             text += &figure.map_or(" |".to_owned(), |figure| format!(" {} |", significant(figure)));
         }
         text.push('\n');
     }
     text
+}
+
+/// Where something was measured: rows' names without what it was, each once.
+pub fn places_of(rows: &[Row]) -> Vec<&str> {
+    let mut places: Vec<&str> = rows.iter().filter_map(|row| Some(row.name.rsplit_once('/')?.0)).collect();
+    places.dedup();
+    places
 }
 
 /// Three digits, or all before the point.
@@ -103,8 +149,9 @@ pub fn significant(value: f64) -> String {
     }
 }
 
-fn mib_of(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
+/// Bytes in MiB.
+pub fn mib_of(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
 }
 
 fn thousands(value: u64) -> String {

@@ -7,13 +7,14 @@ use crate::{
     codec::Reader,
     error::Object,
     hash::is_zero,
-    image::slices,
+    image::{clip, normalise, slices},
     limits::{BLOCK_BYTES, BLOCKS_MAX, SLICE_BYTES},
     parallel,
 };
 
 const MAGIC: [u8; 4] = *b"fmBI";
 const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 48;
 const SLOT_BYTES: usize = 8;
 /// Slots that are looked at for one block. A block that finds them taken is not listed.
 const PROBES: usize = 8;
@@ -39,37 +40,61 @@ struct Slot {
     tag: u32,
 }
 
+impl Slot {
+    fn encode(self) -> [u8; SLOT_BYTES] {
+        (u64::from(self.tag) << 32 | u64::from(self.block)).to_le_bytes()
+    }
+
+    fn decode(bytes: [u8; SLOT_BYTES]) -> Slot {
+        let both = u64::from_le_bytes(bytes);
+        Slot { block: both as u32, tag: (both >> 32) as u32 }
+    }
+}
+
 impl BlockIndex {
     /// Reads all data of `image`, whose manifest has this root, on all CPUs, and lists its whole blocks.
     pub fn build(image: &Image, root: Hash) -> Result<BlockIndex> {
-        let data: Vec<Extent> = image.data().iter().flat_map(|extent| slices(*extent, SLICE_BYTES)).collect();
-        let hashed = parallel::map(
-            data.len(),
-            || (),
-            |(), number| {
-                let blocks = slices(data[number], BLOCK_BYTES).filter_map(|block| {
-                    let bytes =
-                        image.get(block).filter(|bytes| bytes.len() as u64 == BLOCK_BYTES && !is_zero(bytes))?;
-                    Some((u32::try_from(block.start / BLOCK_BYTES).ok()?, XxHash3_64::oneshot(bytes)))
-                });
-                let hashed = blocks.collect::<Vec<_>>();
-                image.release(data[number]);
-                Ok(hashed)
-            },
-        )?;
-        let count = hashed.iter().map(Vec::len).sum::<usize>().min(BLOCKS_MAX);
+        let hashed = hashed(image, image.data())?;
+        let count = hashed.len().min(BLOCKS_MAX);
         let mut index = BlockIndex { root, slots: vec![EMPTY; (count + count / 2 + 1).next_power_of_two()] };
-        for (block, hash) in hashed.into_iter().flatten().take(BLOCKS_MAX) {
-            let tag = tag(hash);
-            let usable = |slot: &Slot| *slot == EMPTY || slot.tag == tag;
-            let mut probes = index.probes(hash);
-            if let Some(at) = probes.find(|at| usable(&index.slots[*at]))
-                && index.slots[at] == EMPTY
-            {
-                index.slots[at] = Slot { block, tag };
+        hashed.into_iter().take(BLOCKS_MAX).for_each(|block| index.list(block));
+        Ok(index)
+    }
+
+    /// The index of `image`, whose manifest has this root, from the index of an older one that it equals outside of `changed`: only what is in there is read.
+    /// `None` if so much was added that blocks would find no room; then it is time to [build](BlockIndex::build) one anew.
+    pub fn follow(mut self, image: &Image, root: Hash, changed: &[Extent]) -> Result<Option<BlockIndex>> {
+        self.root = root;
+        let whole = |extent: &Extent| {
+            Extent::new(extent.start / BLOCK_BYTES * BLOCK_BYTES, extent.end.next_multiple_of(BLOCK_BYTES))
+        };
+        let changed = normalise(changed.iter().map(whole).collect());
+        let blocks = image.len_bytes() / BLOCK_BYTES;
+        let mut stays = vec![true; blocks as usize];
+        for extent in &changed {
+            let range = (extent.start / BLOCK_BYTES).min(blocks)..(extent.end / BLOCK_BYTES).min(blocks);
+            stays[range.start as usize..range.end as usize].fill(false);
+        }
+        for slot in &mut self.slots {
+            if !stays.get(slot.block as usize).is_some_and(|stays| *stays) {
+                *slot = EMPTY;
             }
         }
-        Ok(index)
+        let data: Vec<Extent> = changed.iter().flat_map(|extent| clip(image.data(), *extent)).collect();
+        hashed(image, &data)?.into_iter().for_each(|block| self.list(block));
+        let taken = self.slots.iter().filter(|slot| **slot != EMPTY).count();
+        Ok((taken <= self.slots.len() / 4 * 3).then_some(self))
+    }
+
+    /// Lists a block, unless one like it is listed, or there is no room.
+    fn list(&mut self, (block, hash): (u32, u64)) {
+        let tag = tag(hash);
+        if self.probes(hash).any(|at| self.slots[at].tag == tag && self.slots[at] != EMPTY) {
+            return;
+        }
+        if let Some(at) = self.probes(hash).find(|at| self.slots[*at] == EMPTY) {
+            self.slots[at] = Slot { block, tag };
+        }
     }
 
     /// Root of the image that it lists.
@@ -81,8 +106,9 @@ impl BlockIndex {
     pub(crate) fn find(&self, block: &[u8]) -> Option<u64> {
         let hash = XxHash3_64::oneshot(block);
         let tag = tag(hash);
-        let slots = self.probes(hash).filter_map(|at| self.slots.get(at));
-        let found = slots.take_while(|slot| **slot != EMPTY).find(|slot| slot.tag == tag)?;
+        let mut slots = self.probes(hash).filter_map(|at| self.slots.get(at));
+        // Slots before it may have become empty.
+        let found = slots.find(|slot| slot.tag == tag && **slot != EMPTY)?;
         Some(u64::from(found.block) * BLOCK_BYTES)
     }
 
@@ -93,16 +119,13 @@ impl BlockIndex {
 
     /// The bytes that are stored.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(48 + self.slots.len() * SLOT_BYTES);
+        let mut out = Vec::with_capacity(HEADER_BYTES + self.slots.len() * SLOT_BYTES);
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
         out.extend([0; 2]);
         out.extend(self.root.as_bytes());
         out.extend((self.slots.len() as u64).to_le_bytes());
-        for slot in &self.slots {
-            out.extend(slot.block.to_le_bytes());
-            out.extend(slot.tag.to_le_bytes());
-        }
+        self.slots.iter().for_each(|slot| out.extend_from_slice(&slot.encode()));
         out
     }
 
@@ -116,15 +139,32 @@ impl BlockIndex {
         let root = reader.hash()?;
         let count = reader.u64()?;
         reader.limit("number of slots", count, (2 * BLOCKS_MAX).next_power_of_two() as u64)?;
-        if !count.is_power_of_two() || reader.remaining() as u64 != count * SLOT_BYTES as u64 {
+        // All at once: there are some hundred thousand for each GiB.
+        let (slots, rest) = bytes.get(HEADER_BYTES..).unwrap_or_default().as_chunks::<SLOT_BYTES>();
+        if !count.is_power_of_two() || slots.len() as u64 != count || !rest.is_empty() {
             return Err(reader.damaged("the number of slots is not what follows"));
         }
-        let mut slots = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            slots.push(Slot { block: reader.u32()?, tag: reader.u32()? });
-        }
-        Ok(BlockIndex { root, slots })
+        Ok(BlockIndex { root, slots: slots.iter().map(|slot| Slot::decode(*slot)).collect() })
     }
+}
+
+/// The whole blocks in `data` that are not zeros: number and hash, in order.
+fn hashed(image: &Image, data: &[Extent]) -> Result<Vec<(u32, u64)>> {
+    let parts: Vec<Extent> = data.iter().flat_map(|extent| slices(*extent, SLICE_BYTES)).collect();
+    let hashed = parallel::map(
+        parts.len(),
+        || (),
+        |(), number| {
+            let blocks = slices(parts[number], BLOCK_BYTES).filter_map(|block| {
+                let bytes = image.get(block).filter(|bytes| bytes.len() as u64 == BLOCK_BYTES && !is_zero(bytes))?;
+                Some((u32::try_from(block.start / BLOCK_BYTES).ok()?, XxHash3_64::oneshot(bytes)))
+            });
+            let hashed = blocks.collect::<Vec<_>>();
+            image.release(parts[number]);
+            Ok(hashed)
+        },
+    )?;
+    Ok(hashed.concat())
 }
 
 fn tag(hash: u64) -> u32 {
@@ -156,6 +196,38 @@ mod tests {
         assert_eq!(index.find(&[0; 4096]), None);
         assert_eq!(index.find(&noise(3, block)), None);
         assert_eq!(BlockIndex::decode(&index.encode()).unwrap(), index);
+    }
+
+    #[test]
+    fn it_follows_its_image() {
+        let block = BLOCK_BYTES as usize;
+        let older = noise(1, 600 * block);
+        let mut newer = older.clone();
+        newer[100 * block..200 * block].copy_from_slice(&noise(2, 100 * block));
+        newer[300 * block..310 * block].fill(0);
+        newer.truncate(590 * block + 5);
+        let (older, newer) = (image(&older).unwrap(), image(&newer).unwrap());
+        let root = Hash::of(b"newer");
+        // One byte in the first and in the last of the blocks: blocks are taken whole.
+        let changed = [(101 * block - 1, 199 * block + 1), (100 * block, 100 * block + 1), (300 * block, 310 * block)];
+        let changed = changed.map(|(start, end)| Extent::new(start as u64, end as u64));
+        let index = BlockIndex::build(&older, Hash::of(b"older")).unwrap();
+        let index = index.follow(&newer, root, &changed).unwrap().unwrap();
+        assert_eq!(index.root(), root);
+        let mut missed = 0;
+        for (number, bytes) in newer.as_slice().chunks_exact(block).enumerate() {
+            match index.find(bytes) {
+                Some(at) => assert_eq!(at, number as u64 * BLOCK_BYTES),
+                None => missed += 1,
+            }
+        }
+        assert!(missed < 20, "{missed} of 590 are not listed, ten of which are zeros");
+        for gone in [100, 199, 305, 591] {
+            assert_eq!(index.find(&older.as_slice()[gone * block..][..block]), None, "{gone}");
+        }
+        // A table is not filled until nothing is found in it any more.
+        let more = image(&noise(3, 2000 * block)).unwrap();
+        assert_eq!(index.follow(&more, root, &[Extent::new(0, more.len_bytes())]).unwrap(), None);
     }
 
     #[test]

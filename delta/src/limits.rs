@@ -45,7 +45,22 @@ pub const ZSTD_LEVEL_SMALL: i32 = 9;
 /// Where a delta stops being small.
 pub const SMALL_DELTA_BYTES: u64 = 8 << 20;
 /// zstd level of every other delta.
-pub const ZSTD_LEVEL: i32 = 5;
+pub const ZSTD_LEVEL: i32 = 3;
+/// zstd level of content that shrinks to less than one part in `REDUNDANT_RATIO`: little of it is left to look at, and looking closer finds more.
+pub const ZSTD_LEVEL_REDUNDANT: i32 = 5;
+/// See [`ZSTD_LEVEL_REDUNDANT`].
+pub const REDUNDANT_RATIO: usize = 8;
+/// How much of a frame's content is compressed to see whether it is redundant.
+pub const REDUNDANT_SAMPLE_BYTES: usize = 128 << 10;
+/// Equal bytes that end a run of edited ones. Fewer cost less as part of the run.
+pub const EDIT_GAP_BYTES_MIN: usize = 8;
+/// Most bytes of one edit; a longer run is several.
+pub const EDIT_BYTES_MAX: u16 = (1 << 15) - 1;
+/// Longest edits of a frame, before compression: one of four bytes for each `EDIT_GAP_BYTES_MIN + 1` bytes of content is less.
+pub const EDITS_BYTES_MAX: u32 = 4 << 20;
+/// How much of a frame's edited blocks is looked at to see whether edits are the shortest way to say them.
+pub const EDITS_SAMPLE_BYTES: usize = 256 << 10;
+
 /// Frames that are encoded side by side, for each thread; bounds the encoder's memory.
 pub const FRAMES_IN_FLIGHT_PER_THREAD: usize = 2;
 

@@ -12,7 +12,7 @@ use crate::{
     Extent, Result,
     error::{Error, Object},
     hash::{ZEROS, is_zero},
-    image::{self, Piece, clip, data_extents, normalise, pieces, preallocate},
+    image::{self, Piece, data_within, normalise, pieces, preallocate},
     limits::{BLOCK_BYTES, LIVE_SLICE_BYTES},
     parallel,
 };
@@ -53,18 +53,15 @@ pub(crate) fn refresh(
     if file_len(shadow, Object::Shadow)? != len_bytes {
         shadow.set_len(len_bytes).map_err(Error::io("set the length of", Object::Shadow))?;
     }
-    let live_data = data_extents(live, len_bytes, Object::Live)?;
-    let shadow_data = data_extents(shadow, len_bytes, Object::Shadow)?;
-    let touched = normalise([&live_data[..], &shadow_data[..]].concat());
     let whole_blocks = |extent: &Extent| {
         let end = extent.end.min(len_bytes).next_multiple_of(BLOCK_BYTES);
         Extent::new(extent.start / BLOCK_BYTES * BLOCK_BYTES, end.min(len_bytes))
     };
-    let slices: Vec<Extent> = normalise(within.iter().map(whole_blocks).collect())
-        .into_iter()
-        .flat_map(|window| clip(&touched, window))
-        .flat_map(|extent| image::slices(extent, LIVE_SLICE_BYTES))
-        .collect();
+    let within = normalise(within.iter().map(whole_blocks).collect());
+    let live_data = data_within(live, &within, Object::Live)?;
+    let shadow_data = data_within(shadow, &within, Object::Shadow)?;
+    let touched = normalise([&live_data[..], &shadow_data[..]].concat());
+    let slices: Vec<Extent> = touched.into_iter().flat_map(|extent| image::slices(extent, LIVE_SLICE_BYTES)).collect();
     let moved = parallel::map(
         slices.len(),
         || Copier { live, shadow, ours: Vec::new(), theirs: Vec::new() },

@@ -1,5 +1,7 @@
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Mutex, PoisonError, mpsc},
     thread,
 };
 
@@ -23,7 +25,7 @@ pub(crate) fn each<J, S, T: Send>(
     state: impl Fn() -> S + Sync,
     job: impl Fn(&mut S, J) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(count);
+    let threads = threads().min(count);
     if threads <= 1 {
         let mut state = state();
         return jobs.map(|next| job(&mut state, next)).collect();
@@ -56,6 +58,66 @@ pub(crate) fn each<J, S, T: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
+}
+
+/// As [`each`], with each result handed to `take` on the calling thread, in the order of the jobs and while they go on. For each thread at most `ahead` jobs are
+/// begun and not yet taken, which bounds memory. After an error nothing more is handed on.
+pub(crate) fn in_order<J, S, T: Send>(
+    ahead: usize,
+    jobs: impl Iterator<Item = J> + Send,
+    state: impl Fn() -> S + Sync,
+    job: impl Fn(&mut S, J) -> Result<T> + Sync,
+    take: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let mut take = take;
+    let threads = threads();
+    let (permits, permitted) = mpsc::channel();
+    for _ in 0..ahead * threads {
+        // The other end is in our hands.
+        let _ = permits.send(());
+    }
+    let jobs = Mutex::new((jobs.enumerate(), permitted));
+    // Only this thread gives permits: without any more, nothing begins.
+    let next = || {
+        let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.1.recv().ok()?;
+        jobs.0.next()
+    };
+    let work = |results: mpsc::Sender<_>| {
+        let mut state = state();
+        while let Some((number, next)) = next() {
+            // A panic that took its result with it would leave us waiting for that.
+            let result = catch_unwind(AssertUnwindSafe(|| job(&mut state, next)));
+            if results.send((number, result)).is_err() {
+                break;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        // Taken into the scope: an error ends it, and with it the permits and the results' way.
+        let permits = permits;
+        let (sender, results) = mpsc::channel();
+        for _ in 0..threads {
+            let sender = sender.clone();
+            scope.spawn(|| work(sender));
+        }
+        drop(sender);
+        let mut waiting = BTreeMap::new();
+        let mut next = 0;
+        for (number, result) in results {
+            waiting.insert(number, result);
+            while let Some(result) = waiting.remove(&next) {
+                take(result.unwrap_or_else(|panic| resume_unwind(panic))?)?;
+                next += 1;
+                let _ = permits.send(());
+            }
+        }
+        Ok(())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +140,38 @@ mod tests {
         )
         .unwrap_err();
         assert!(matches!(error, Error::Damaged { offset_bytes: 7, .. }));
+    }
+
+    #[test]
+    fn results_are_handed_on_in_order_and_few_are_ahead() {
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        let (begun, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let jobs = (0..500).inspect(|_| {
+            let ahead = begun.fetch_add(1, SeqCst) + 1 - taken.load(SeqCst);
+            assert!(ahead <= 2 * threads() + 1, "{ahead} jobs are begun and not taken");
+        });
+        let take = |n| {
+            assert_eq!(n, taken.fetch_add(1, SeqCst));
+            Ok(())
+        };
+        in_order(2, jobs, || (), |(), n: usize| Ok(n), take).unwrap();
+        assert_eq!(taken.load(SeqCst), 500);
+    }
+
+    #[test]
+    fn whoever_takes_may_end_it() {
+        let mut taken = 0;
+        let take = |n: usize| {
+            taken = n;
+            if n == 3 { Err(Error::damaged(Object::Image, 3, "test")) } else { Ok(()) }
+        };
+        in_order(2, 0..1_000_000, || (), |(), n| Ok(n), take).unwrap_err();
+        assert_eq!(taken, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "job 7")]
+    fn a_panic_is_passed_on() {
+        let _ = in_order(2, 0..1000, || (), |(), n| if n == 7 { panic!("job {n}") } else { Ok(n) }, |_| Ok(()));
     }
 }

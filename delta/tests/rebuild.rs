@@ -130,7 +130,7 @@ fn nothing_changed_writes_nothing() {
     let base = noise(1, 8 * MIB);
     let way = Way::new(&base, &base);
     assert_eq!(way.encoded.index.frames.len(), 1);
-    assert_eq!(way.encoded.index.frames_len_bytes(), 50);
+    assert_eq!(way.encoded.index.frames_len_bytes(), 66);
     let (applied, _) = way.apply(uring());
     assert_eq!((applied.writes, applied.bytes_written), (0, 0));
 }
@@ -155,6 +155,8 @@ fn each_kind_of_recipe_is_used() {
     let mut new = base.clone();
     new[MIB..2 * MIB].fill(0);
     new[3 * MIB] ^= 1;
+    // Most of a block is shifted.
+    new[3 * MIB + 9216..3 * MIB + 12_288].rotate_right(5);
     new[5 * MIB..6 * MIB].copy_from_slice(&text);
     new[6 * MIB..7 * MIB].copy_from_slice(&noise(3, MIB));
     new.extend_from_slice(&base[..MIB]);
@@ -162,8 +164,7 @@ fn each_kind_of_recipe_is_used() {
     let totals = way.encoded.totals;
     let unused = totals.by_kind().into_iter().filter(|(_, share)| share.image_bytes + share.wire_bytes == 0);
     let unused: Vec<_> = unused.map(|(kind, _)| kind).collect();
-    // A frame is patched in one way or in the other.
-    assert!(unused == ["zstd_prefix"] || unused == ["zstd_xor"], "{unused:?} are not used");
+    assert!(unused.is_empty(), "{unused:?} are not used");
     let sum = way.encoded.totals.sum();
     assert_eq!(sum.image_bytes, new.len() as u64);
     assert_eq!(sum.wire_bytes, way.encoded.index.frames_len_bytes());
@@ -311,7 +312,8 @@ fn shifted_data_stands_on_its_old_self() {
     }
     let encoded = with_bases(&[&text], &new);
     // Each change costs its chunk's hash and little more, not the chunk.
-    assert!(encoded.totals.zstd_prefix.image_bytes > 300_000, "{:?}", encoded.totals);
+    let on_old = encoded.totals.zstd_prefix.image_bytes + encoded.totals.edited.image_bytes;
+    assert!(on_old > 300_000, "{:?}", encoded.totals);
     assert!(encoded.index.frames_len_bytes() < 3000, "{:?}", encoded.totals);
 }
 

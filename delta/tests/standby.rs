@@ -288,6 +288,67 @@ fn a_base_that_is_not_its_manifest_makes_no_standby() {
     assert_eq!(place.open().near(), None);
 }
 
+/// A standby of `from` that was to become `to`, and was written to here and there in between.
+fn half_changed(place: &Place, from: &Base, to: &Base) {
+    let changed = to.manifest.changed_since(&from.manifest);
+    let mut standby = place.open();
+    standby.begin_changing(&from.manifest, &to.manifest, &changed).unwrap();
+    assert_eq!((standby.root(), standby.near()), (None, Some(to.root())));
+    standby.file().set_len(to.bytes.len() as u64).unwrap();
+    for extent in changed {
+        let half = extent.len_bytes() as usize / 2;
+        standby.file().write_all_at(&noise(extent.start, half), extent.start).unwrap();
+    }
+}
+
+#[test]
+fn a_change_that_was_cut_short_is_undone_where_it_was_to_write_and_nowhere_else() {
+    let bases = bases();
+    // To the same length, to a shorter one, to a longer one.
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        let equals = |place: &Place, base: &Base| {
+            let image = form_delta::generate::image(&base.bytes).unwrap();
+            place.open().equals(&image, &base.file, &base.manifest).unwrap()
+        };
+        let place = Place::at(&bases[from]);
+        assert!(equals(&place, &bases[from]) && !equals(&place, &bases[to]));
+        half_changed(&place, &bases[from], &bases[to]);
+        assert!(fs::read(&place.path).unwrap() != bases[from].bytes);
+        // Of another base it says nothing.
+        let before = fs::read(&place.path).unwrap();
+        assert!(!equals(&place, &bases[3 - from - to]) && fs::read(&place.path).unwrap() == before);
+        assert!(equals(&place, &bases[from]));
+        assert!(fs::read(&place.path).unwrap() == bases[from].bytes);
+        place.open().renamed().unwrap();
+        assert!(!place.record().exists());
+
+        // Somebody else has written to it meanwhile, elsewhere.
+        let place = Place::at(&bases[from]);
+        half_changed(&place, &bases[from], &bases[to]);
+        File::options().write(true).open(&place.path).unwrap().write_all_at(b"x", 4 * MIB as u64).unwrap();
+        let before = fs::read(&place.path).unwrap();
+        assert!(!equals(&place, &bases[from]), "{from} to {to}");
+        assert!(fs::read(&place.path).unwrap() == before, "what is another file is not touched");
+    }
+}
+
+#[test]
+fn what_is_known_of_a_file_is_over_when_it_is_written_to() {
+    let bases = bases();
+    let place = Place::new();
+    assert!(Standby::open_existing(&place.path).is_err() && !place.path.exists());
+    fs::write(&place.path, &bases[0].bytes).unwrap();
+    let mut standby = Standby::open_existing(&place.path).unwrap();
+    assert_eq!(standby.root(), None);
+    standby.know(bases[0].root()).unwrap();
+    assert_eq!(standby.root(), Some(bases[0].root()));
+    // A change that changes nothing leaves it clean.
+    standby.begin_changing(&bases[0].manifest, &bases[0].manifest, &[]).unwrap();
+    assert_eq!(standby.root(), Some(bases[0].root()));
+    standby.file().write_all_at(b"x", 5).unwrap();
+    assert_eq!((standby.root(), standby.near()), (None, None));
+}
+
 #[test]
 fn chunks_that_are_the_same_at_the_same_place_have_not_changed() {
     let bases = bases();

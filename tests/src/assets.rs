@@ -15,7 +15,12 @@ pub struct Assets {
     pub initrd: PathBuf,
     /// Its disk, 2 GiB raw.
     pub disk: PathBuf,
+    /// The memory that a guest is to have.
+    pub memory_mib: u64,
 }
+
+/// Enough for everything that tests do in it.
+const MEMORY_MIB: u64 = 512;
 
 impl Assets {
     /// The program is beside the running one, the guest in the repository's `target`.
@@ -29,6 +34,7 @@ impl Assets {
             kernel: found(guest.join("vmlinuz"), "make guest")?,
             initrd: found(guest.join("initrd.gz"), "make guest")?,
             disk: found(guest.join("root.raw"), "make guest")?,
+            memory_mib: MEMORY_MIB,
         })
     }
 
@@ -38,7 +44,7 @@ impl Assets {
     /// As those of [`Assets::find`].
     pub fn without_guest() -> Result<Self> {
         let none = PathBuf::new;
-        Ok(Self { form: Self::find_form()?, kernel: none(), initrd: none(), disk: none() })
+        Ok(Self { form: Self::find_form()?, kernel: none(), initrd: none(), disk: none(), memory_mib: MEMORY_MIB })
     }
 
     fn find_form() -> Result<PathBuf> {
@@ -54,10 +60,10 @@ impl Assets {
     /// An instance spec for this guest.
     pub fn spec(&self) -> String {
         format!(
-            "vmm = \"qemu\"\nmemory = \"512MiB\"\nkernel = {:?}\ninitrd = {:?}\n\
+            "vmm = \"qemu\"\nmemory = \"{}MiB\"\nkernel = {:?}\ninitrd = {:?}\n\
              cmdline = \"console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on\"\n\n\
              [[disk]]\nname = \"root\"\npath = {:?}\n",
-            self.kernel, self.initrd, self.disk
+            self.memory_mib, self.kernel, self.initrd, self.disk
         )
     }
 }

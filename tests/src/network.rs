@@ -41,7 +41,11 @@ struct Stats {
 #[derive(Deserialize)]
 struct Direction {
     bytes: u64,
+    packets: u64,
 }
+
+/// Ethernet, IPv4 and UDP headers of one datagram; as long as a whole ARP frame.
+const HEADERS_BYTES: u64 = 14 + 20 + 8;
 
 impl Network {
     /// # Errors
@@ -143,9 +147,23 @@ impl Network {
     /// # Errors
     /// `ip` says something else than expected.
     pub fn received_bytes(&self, number: usize) -> Result<u64> {
+        Ok(self.received(number)?.bytes)
+    }
+
+    /// UDP payload bytes among them, as long as nodes alone talk. A row of datagrams that the kernel carries as one packet is
+    /// counted as one, with one head.
+    ///
+    /// # Errors
+    /// As [`Network::received_bytes`].
+    pub fn received_payload_bytes(&self, number: usize) -> Result<u64> {
+        let received = self.received(number)?;
+        Ok(received.bytes.saturating_sub(received.packets * HEADERS_BYTES))
+    }
+
+    fn received(&self, number: usize) -> Result<Direction> {
         let said = self.room(number)?.run("ip", &["-json", "-stats", "link", "show", "dev", "eth0"])?;
-        let links: Vec<Link> = serde_json::from_str(&said).context(|| format!("read what ip says: {said}"))?;
-        let link = links.first().ok_or_else(|| Error::new("ip shows no interface"))?;
-        Ok(link.stats64.rx.bytes)
+        let mut links: Vec<Link> = serde_json::from_str(&said).context(|| format!("read what ip says: {said}"))?;
+        let link = links.pop().ok_or_else(|| Error::new("ip shows no interface"))?;
+        Ok(link.stats64.rx)
     }
 }

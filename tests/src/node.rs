@@ -204,6 +204,11 @@ impl Node {
         Err(Error::new(format!("node {} ended with {status}: {}", self.name, self.log_tail())))
     }
 
+    /// The process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// Its name in the scene.
     pub fn name(&self) -> &str {
         &self.name

@@ -163,7 +163,8 @@ fn promise_1_a_coordinator_that_never_comes_back() -> Result<()> {
             std::thread::sleep(Duration::from_millis(100));
         }
         let committed = form.instance(&Disks::name(2))?.snapshot_id != head;
-        let after: Vec<_> = (2..=NODES).map(|number| stage.disks.read(&stage.cluster, number)).collect::<Result<_>>()?;
+        let after: Vec<_> =
+            (2..=NODES).map(|number| stage.disks.read(&stage.cluster, number)).collect::<Result<_>>()?;
         for (number, disk) in (2..=NODES).zip(&after) {
             let from = if committed { SOURCE } else { number };
             assert!(*disk == before[from - 1], "committed: {committed}; d-{number} is not d-{from}, at {word}");

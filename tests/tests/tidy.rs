@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("form-node", &["form-transport", "form-proto", "form-vmm-hooks", "form-delta"]),
     ("form", &["form-node", "form-delta"]),
     ("form-fuzz", &["form-delta"]),
-    ("form-benches", &["form-transport", "form-delta"]),
+    ("form-benches", &["form-transport", "form-delta", "form-tests"]),
     ("form-tests", &["form-node", "form-delta"]),
 ];
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 /// Least guest memory, in bytes.
 pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
-/// Most guest memory, in bytes. Up to here a q35 machine has no RAM above the PCI hole, so that an offset in the RAM file is
-/// a guest physical address.
-pub const MEMORY_BYTES_MAX: u64 = 0xb000_0000 - (1 << 20);
+/// Most guest memory, in bytes. Together with the PCI hole it fits into the 40 bits of physical address that TCG's CPU has, and
+/// those of any server's CPU. From 2816 MiB on a q35 machine has part of its RAM above the hole: an offset in the RAM file is
+/// not a guest physical address then, and nothing here takes it for one.
+pub const MEMORY_BYTES_MAX: u64 = 64 << 30;
 /// Most disks of a machine; each takes a PCI slot of its own.
 pub const DISKS_MAX: usize = 16;
 /// Longest name of a machine or a disk, in bytes.

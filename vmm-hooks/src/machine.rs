@@ -172,7 +172,7 @@ pub(crate) mod tests {
             ("mac", Box::new(|m| m.mac = "01:00:00:00:00:00".into())),
             ("mac", Box::new(|m| m.mac = "52:54:00".into())),
             ("memory_bytes", Box::new(|m| m.memory_bytes += 1)),
-            ("memory_bytes", Box::new(|m| m.memory_bytes = 3 << 30)),
+            ("memory_bytes", Box::new(|m| m.memory_bytes = MEMORY_BYTES_MAX + (1 << 20))),
             ("disks", Box::new(move |m| m.disks = vec![disk(), disk()])),
             ("disks", Box::new(move |m| m.disks = vec![disk(); DISKS_MAX + 1])),
             ("cmdline", Box::new(|m| m.cmdline = "a\nb".into())),

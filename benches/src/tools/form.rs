@@ -50,6 +50,10 @@ impl Tool for Form {
 
     fn update(&self, job: &Job<'_>, source: &mut Usage, target: &mut Usage) -> Result<Update> {
         let (patch, out) = (job.work.join("patch"), job.work.join("new"));
+        if let Some(base) = job.bases.first().filter(|_| self.standby) {
+            // What a target does in the background after the update before: the standby image becomes the base's equal, and is known to be.
+            Usage::default().run(self.delta("standby").arg("--base").arg(linked(base, job.state)).arg(job.standby))?;
+        }
         let bases = job.bases.iter().flat_map(|base| [PathBuf::from("--base"), linked(base, job.state)]);
         let mut make = self.delta("make");
         make.args(bases.clone()).arg("--new").arg(job.new).arg("--out").arg(&patch).arg("--json");

@@ -2,6 +2,7 @@
 
 mod borg;
 mod casync;
+mod commit;
 mod form;
 mod qemu_img;
 mod restic;
@@ -92,6 +93,7 @@ pub fn all(settings: &Settings) -> Result<Vec<Box<dyn Tool>>> {
     let tools: Vec<Box<dyn Tool>> = vec![
         Box::new(form::Form { program: settings.form.clone(), standby: true }),
         Box::new(form::Form { program: settings.form.clone(), standby: false }),
+        Box::new(commit::Commit::new(settings)),
         Box::new(yardstick::ComparePass { program: bench.clone() }),
         Box::new(yardstick::BlocksAndZstd { program: bench }),
         Box::new(rsync::Rsync { compressed: true }),

@@ -51,7 +51,8 @@ fn what_was_made_is_applied() {
         assert_eq!(scene.json(&standby)["start"], "standby");
         assert!(scene.read("C3") == new);
         let index: &[&str] = if number % 2 == 0 { &["A.fdx"] } else { &[] };
-        scene.holds(&[&["A", "B", "C0", "C1", "C2", "C3", "P"], index].concat());
+        let made = ["C0", "C0.fdx", "C1", "C1.fdx", "C2", "C2.fdx", "C3", "C3.fdx"];
+        scene.holds(&[&["A", "B", "P"], &made[..], index].concat());
     }
 }
 
@@ -218,7 +219,7 @@ fn through_a_pipe() {
     scene.holds(&["A", "B", "P"]);
     assert!(apply(&made.stdout).status.success());
     assert!(scene.read("C") == scene.read("B"));
-    scene.holds(&["A", "B", "C", "P"]);
+    scene.holds(&["A", "B", "C", "C.fdx", "P"]);
 }
 
 #[test]
@@ -359,5 +360,5 @@ fn nothing_is_written_through_a_symbolic_link_to_a_standby() {
     assert!(scene.path("C").symlink_metadata().unwrap().is_file());
     assert!(scene.read("C") == scene.read("B"));
     assert!(!Path::new(&scene.path("S")).exists());
-    assert_eq!(files(scene.path("").as_path()), ["A", "B", "C", "P", "link"]);
+    assert_eq!(files(scene.path("").as_path()), ["A", "B", "C", "C.fdx", "P", "link"]);
 }

@@ -76,10 +76,21 @@ fn a_signal_leaves_a_standby_image_and_says_what_it_is() {
         if in_time {
             assert_eq!(ran.code, 130, "{ran}");
             assert!(
-                ran.stderr.contains("/S was being changed: it is neither the base nor the new image; remove it"),
+                ran.stderr.contains("/S was being changed: it is neither the base nor the new image; the same command"),
                 "{ran}"
             );
-            scene.holds(&["A", "B", "P", "S"]);
+            scene.holds(&["A", "B", "P", "S", "S.record"]);
+            // Another file that came to have its name is not touched, whatever the record says.
+            std::fs::rename(scene.path("S"), scene.path("half")).unwrap();
+            let other = noise(3, MIB);
+            std::fs::write(scene.path("S"), &other).unwrap();
+            assert_eq!(scene.form(&words).code, 6);
+            assert!(scene.read("S") == other);
+            std::fs::rename(scene.path("half"), scene.path("S")).unwrap();
+            let again = scene.json(&words);
+            assert_eq!(again["standby_known"], false);
+            assert!(scene.read("C") == scene.read("B"));
+            scene.holds(&["A", "B", "C", "C.fdx", "P"]);
         }
         in_time
     });
@@ -126,8 +137,11 @@ fn a_full_disk_leaves_nothing() {
     let ran = limited(&scene, 3500, &[&apply[..], &["--standby", "S"]].concat());
     assert_eq!(ran.code, 7, "{ran}");
     assert!(
-        ran.stderr.contains("fix: S was being changed: it is neither the base nor the new image; remove it"),
+        ran.stderr.contains("fix: S was being changed: it is neither the base nor the new image; the same command"),
         "{ran}"
     );
-    scene.holds(&["A", "B", "P", "S"]);
+    scene.holds(&["A", "B", "P", "S", "S.record"]);
+    scene.json(&[&apply[..], &["--standby", "S"]].concat());
+    assert!(scene.read("C") == scene.read("B"));
+    scene.holds(&["A", "B", "C", "C.fdx", "P"]);
 }

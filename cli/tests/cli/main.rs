@@ -8,6 +8,7 @@ mod delta;
 mod delta_interrupted;
 mod delta_refusals;
 mod delta_scene;
+mod delta_standby;
 mod fake_node;
 mod node_process;
 mod other_commands;

@@ -3,7 +3,7 @@ use std::ops::Range;
 use crate::{
     Chunk, Extent, Hash, Image, Result, VerifiedFrame,
     error::{Error, Object},
-    recipe::{Frame, PartSource, Patching, Place, Record, read_frame, references, unzstd, xor},
+    recipe::{Frame, PartSource, Place, Record, apply_edits, edited, patched, read_frame, references, unzstd},
 };
 
 /// A frame whose streams are decoded, ready to be taken apart. This is all of a delta that is in memory.
@@ -14,6 +14,7 @@ pub(super) struct Content<'a> {
     bytes: Vec<u8>,
     /// Patched parts, then plain ones.
     coded: Vec<u8>,
+    edited: Vec<u8>,
 }
 
 /// Verified bytes for the new image, in ascending order.
@@ -30,26 +31,27 @@ impl<'a> Content<'a> {
         let number = frame.number();
         let read = read_frame(&frame)?;
         let bytes = frame.bytes();
-        let content_bytes = (read.patched_bytes + read.plain_bytes) as usize;
-        let old = references(bases, read.records.iter());
-        let prefix = (read.patching == Patching::Prefix && !old.is_empty()).then_some(&old[..]);
-        let mut coded = match content_bytes {
-            0 if read.coded.is_empty() => Vec::new(),
-            _ => unzstd(bytes.get(read.coded.clone()).unwrap_or_default(), prefix, content_bytes)
-                .map_err(|reason| Error::damaged(Object::Frame(number), read.coded.start as u64, reason))?,
+        let mut edited = references(bases, read.records.iter(), edited);
+        let noise = bytes.get(read.noise.clone()).unwrap_or_default();
+        apply_edits(&read.edits, &mut edited, noise, &read.text);
+        let coded = match (read.patched_bytes + read.plain_bytes) as usize {
+            0 => Vec::new(),
+            content_bytes => {
+                let before: &[u8] = if read.edited_before { &edited } else { &[] };
+                let before = [before, &references(bases, read.records.iter(), patched)].concat();
+                unzstd(bytes.get(read.coded.clone()).unwrap_or_default(), &before, content_bytes)
+                    .map_err(|reason| Error::damaged(Object::Frame(number), read.coded.start as u64, reason))?
+            }
         };
-        if read.patching == Patching::Xor {
-            xor(&mut coded, &old);
-        }
-        Ok(Content { number, bases, frame: read, bytes: frame.into_bytes(), coded })
+        Ok(Content { number, bases, frame: read, bytes: frame.into_bytes(), coded, edited })
     }
 
     /// Goes through the frame's records. Each new or copied chunk is passed on once its hash is right; what is kept is not passed on. `chunks` are those of the
     /// new manifest from the frame's first on; returns how many the frame makes.
     pub(super) fn each(&self, chunks: &[Chunk], pass_on: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<usize> {
         let mut next = 0;
-        let patched_bytes = self.frame.patched_bytes as usize;
-        let mut cursor = Cursor { raw: self.frame.raw.start, patched: 0, plain: patched_bytes };
+        let plain = self.frame.patched_bytes as usize;
+        let mut cursor = Cursor { raw: self.frame.raw.start, patched: 0, plain, edited: 0 };
         let mut position = self.frame.position;
         for record in &self.frame.records {
             let end = position + record.len_bytes();
@@ -127,6 +129,7 @@ impl<'a> Content<'a> {
                     PartSource::Raw => take(&self.bytes, &mut cursor.raw, len_bytes, &mut made),
                     PartSource::Plain => take(&self.coded, &mut cursor.plain, len_bytes, &mut made),
                     PartSource::Patched(_) => take(&self.coded, &mut cursor.patched, len_bytes, &mut made),
+                    PartSource::Edited(_) => take(&self.edited, &mut cursor.edited, len_bytes, &mut made),
                 };
                 pieces.push((start..made.len(), kind));
                 if let PartSource::Copy(place) = &mut current.source {
@@ -165,6 +168,7 @@ struct Cursor {
     raw: usize,
     plain: usize,
     patched: usize,
+    edited: usize,
 }
 
 enum PieceKind {

@@ -4,7 +4,7 @@ mod probe;
 mod pwrite;
 mod uring;
 
-use std::fs::File;
+use std::{fs::File, sync::mpsc, thread};
 
 pub use probe::Engine;
 
@@ -83,21 +83,35 @@ pub fn apply(
     let mut merger = Merger::new(writer.as_mut(), out, bases.first().copied());
     let mut chunks = plan.manifest().chunks();
     let mut done_bytes = 0;
-    for number in 0..spool.index().frames.len() as u32 {
-        let content = Content::decode(spool.read(number)?, bases)?;
-        let made = content.each(chunks, &mut |piece| match piece {
-            Piece::Data(offset, bytes) => merger.data(offset, bytes),
-            Piece::Zero(extent) => merger.zero(extent),
-        })?;
-        let (passed, rest) = chunks.split_at(made);
-        done_bytes += passed.iter().map(|chunk| u64::from(chunk.len_bytes)).sum::<u64>();
-        chunks = rest;
-        // What was looked at need not stay in memory.
-        for base in bases {
-            base.release(Extent::new(0, base.len_bytes()));
+    // One frame is decoded while the one before it is checked and written. In memory are no more than three.
+    thread::scope(|scope| -> Result<()> {
+        let (decoded, next) = mpsc::sync_channel(1);
+        scope.spawn(move || {
+            let frames = (0..spool.index().frames.len() as u32)
+                .map(|number| spool.read(number).and_then(|frame| Content::decode(frame, bases)));
+            for content in frames {
+                let is_last = content.is_err();
+                if decoded.send(content).is_err() || is_last {
+                    break;
+                }
+            }
+        });
+        for content in next {
+            let made = content?.each(chunks, &mut |piece| match piece {
+                Piece::Data(offset, bytes) => merger.data(offset, bytes),
+                Piece::Zero(extent) => merger.zero(extent),
+            })?;
+            let (passed, rest) = chunks.split_at(made);
+            done_bytes += passed.iter().map(|chunk| u64::from(chunk.len_bytes)).sum::<u64>();
+            chunks = rest;
+            // What was looked at need not stay in memory.
+            for base in bases {
+                base.release(Extent::new(0, base.len_bytes()));
+            }
+            progress(done_bytes, total_bytes);
         }
-        progress(done_bytes, total_bytes);
-    }
+        Ok(())
+    })?;
     let merged = merger.finish()?;
     Ok(Applied {
         bytes_written: merged.bytes_written,

@@ -58,8 +58,8 @@ pub struct ImageIndex {
     pub identity: FileIdentity,
     /// Its chunks.
     pub manifest: Manifest,
-    /// Where its blocks stand.
-    pub blocks: BlockIndex,
+    /// Where its blocks stand, if that is known: who only applies deltas needs it not.
+    pub blocks: Option<BlockIndex>,
 }
 
 impl ImageIndex {
@@ -71,7 +71,7 @@ impl ImageIndex {
         let identity = FileIdentity::of(file)?;
         let image = Image::from_file(file.try_clone().map_err(Error::io("open", Object::Image))?)?;
         let manifest = scan(&image);
-        let blocks = BlockIndex::build(&image, manifest.root())?;
+        let blocks = Some(BlockIndex::build(&image, manifest.root())?);
         if FileIdentity::of(file)? != identity {
             let reason = "it was written to while it was read".to_owned();
             return Err(Error::Mismatch { object: Object::Image, reason });
@@ -81,7 +81,7 @@ impl ImageIndex {
 
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
-        let (manifest, blocks) = (self.manifest.encode(), self.blocks.encode());
+        let (manifest, blocks) = (self.manifest.encode(), self.blocks.as_ref().map_or(Vec::new(), BlockIndex::encode));
         let mut out = Vec::with_capacity(HEADER_BYTES + manifest.len() + blocks.len() + HASH_BYTES);
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
@@ -135,8 +135,10 @@ impl ImageIndex {
             .and_then(|len| parts.split_at_checked(len))
             .filter(|(_, blocks)| blocks.len() as u64 == blocks_len)
             .ok_or_else(|| reader.damaged("its parts are not as long as it says"))?;
-        let (manifest, blocks) = (Manifest::decode(manifest)?, BlockIndex::decode(blocks)?);
-        if manifest.image_len_bytes() != identity.len_bytes || blocks.root() != manifest.root() {
+        let manifest = Manifest::decode(manifest)?;
+        let blocks = if blocks.is_empty() { None } else { Some(BlockIndex::decode(blocks)?) };
+        let is_other = |blocks: &BlockIndex| blocks.root() != manifest.root();
+        if manifest.image_len_bytes() != identity.len_bytes || blocks.as_ref().is_some_and(is_other) {
             return Err(Error::damaged(object, HEADER_BYTES as u64, "its parts are of different images"));
         }
         Ok(ImageIndex { identity, manifest, blocks })

@@ -10,7 +10,7 @@ use memmap2::Mmap;
 pub(crate) use allocate::preallocate;
 pub use extent::{Extent, normalise};
 pub(crate) use extent::{Piece, clip, intersects, pieces, slices};
-pub(crate) use holes::data_extents;
+pub(crate) use holes::{data_extents, data_within};
 
 use crate::{
     Result,

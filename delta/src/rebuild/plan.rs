@@ -162,9 +162,9 @@ impl Planner<'_> {
                 }
             }
             // Behind the base's end follow zeros.
-            PartSource::Patched(place) => match base_len(place) {
+            PartSource::Patched(place) | PartSource::Edited(place) => match base_len(place) {
                 Some(len) if place.start < len => Ok(()),
-                _ => Err("what a part is patched from leaves the base"),
+                _ => Err("what a part is made from leaves the base"),
             },
             PartSource::Zero | PartSource::Raw | PartSource::Plain => Ok(()),
         }

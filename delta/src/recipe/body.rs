@@ -1,33 +1,54 @@
 //! Streams of a frame: one zstd frame each, with or without bytes of the bases before its window.
 
 use zstd::zstd_safe::{
-    CCtx, CParameter, DCtx, DParameter, compress_bound, find_frame_compressed_size, get_frame_content_size,
+    CCtx, CParameter, DCtx, DParameter, ResetDirective, compress_bound, find_frame_compressed_size,
+    get_frame_content_size,
 };
 
-use crate::limits::{FRAME_CONTENT_BYTES_MAX, ZSTD_LEVEL};
+use crate::limits::{FRAME_CONTENT_BYTES_MAX, ZSTD_LEVEL_SMALL};
 
 /// The window covers a whole stream and its prefix.
 const WINDOW_LOG: u32 = (2 * FRAME_CONTENT_BYTES_MAX).next_power_of_two().ilog2();
 
-/// The hash table that zstd has at `ZSTD_LEVEL`, for streams as long as a frame's.
+/// The hash table that zstd has at level 5, for streams as long as a frame's.
 const TABLE_LOG_USUAL: u32 = 19;
 
-/// The compressed stream, or `None` where it would not be smaller.
-///
-/// A context is made for each: what that costs is lost in what a stream costs.
-pub(super) fn zstd(bytes: &[u8], prefix: Option<&[u8]>, level: i32) -> Option<Vec<u8>> {
-    let mut context = CCtx::create();
-    let known = "zstd knows its own parameters";
-    context.set_parameter(CParameter::CompressionLevel(level)).expect(known);
-    if let Some(prefix) = prefix {
+/// Compresses streams one after the other. What the first one costs in memory serves all.
+pub(super) struct Compressor(CCtx<'static>);
+
+impl Compressor {
+    pub(super) fn new() -> Compressor {
+        Compressor(CCtx::create())
+    }
+
+    /// The compressed stream of what follows the first `prefix_bytes`, or `None` where it would not be smaller.
+    ///
+    /// Prefix and content stand next to each other because zstd then searches them as one; of a prefix that stands elsewhere it searches both, at half the speed.
+    pub(super) fn zstd(&mut self, bytes: &[u8], prefix_bytes: usize, level: i32) -> Option<Vec<u8>> {
+        let (prefix, bytes) = bytes.split_at_checked(prefix_bytes)?;
+        let known = "zstd knows its own parameters";
+        if prefix.is_empty() {
+            self.0.reset(ResetDirective::SessionAndParameters).expect(known);
+            self.0.set_parameter(CParameter::CompressionLevel(level)).expect(known);
+            return compress(&mut self.0, bytes);
+        }
+        // A context that has a prefix may not outlive it.
+        let mut context = CCtx::create();
+        context.set_parameter(CParameter::CompressionLevel(level)).expect(known);
         context.set_parameter(CParameter::WindowLog(WINDOW_LOG)).expect(known);
-        // Our faster level has room for half a million positions. A prefix and its stream have more, and the prefix would be forgotten first.
-        if level <= ZSTD_LEVEL {
-            let table_log = (prefix.len() + bytes.len()).next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, WINDOW_LOG);
+        // Our faster levels have room for half a million positions at most, and forget the oldest first: the prefix. It must know that until what stands on it, which comes
+        // first and is about as long, is through. More room costs time, in caches that miss.
+        if level < ZSTD_LEVEL_SMALL {
+            let remembered = (2 * prefix_bytes).min(prefix_bytes + bytes.len());
+            let table_log = remembered.next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, WINDOW_LOG);
             context.set_parameter(CParameter::HashLog(table_log)).expect(known);
         }
         context.ref_prefix(prefix).ok()?;
+        compress(&mut context, bytes)
     }
+}
+
+fn compress(context: &mut CCtx<'_>, bytes: &[u8]) -> Option<Vec<u8>> {
     // Less room than the content needs: zstd gives up as soon as it does not shrink.
     let mut out = Vec::with_capacity(bytes.len().saturating_sub(1).min(compress_bound(bytes.len())));
     context.compress2(&mut out, bytes).ok()?;
@@ -37,7 +58,7 @@ pub(super) fn zstd(bytes: &[u8], prefix: Option<&[u8]>, level: i32) -> Option<Ve
 /// Decodes one zstd frame of exactly `len_bytes` of content. The caller has checked `len_bytes` against a limit.
 ///
 /// Decoding goes straight into the result, so the frame's window, whatever it claims, costs no memory.
-pub(crate) fn unzstd(stream: &[u8], prefix: Option<&[u8]>, len_bytes: usize) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn unzstd(stream: &[u8], prefix: &[u8], len_bytes: usize) -> Result<Vec<u8>, &'static str> {
     if find_frame_compressed_size(stream) != Ok(stream.len()) {
         return Err("the stream is not exactly one zstd frame");
     }
@@ -47,8 +68,8 @@ pub(crate) fn unzstd(stream: &[u8], prefix: Option<&[u8]>, len_bytes: usize) -> 
     let mut context = DCtx::create();
     let mut out = Vec::with_capacity(len_bytes);
     context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(|_| "zstd does not take the window")?;
-    if prefix.is_some_and(|prefix| context.ref_prefix(prefix).is_err()) {
-        return Err("zstd does not take the prefix");
+    if !prefix.is_empty() {
+        context.ref_prefix(prefix).map_err(|_| "zstd does not take the prefix")?;
     }
     match context.decompress(&mut out, stream) {
         Ok(written) if written == len_bytes => Ok(out),
@@ -59,17 +80,21 @@ pub(crate) fn unzstd(stream: &[u8], prefix: Option<&[u8]>, len_bytes: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::noise;
+    use crate::{generate::noise, limits::ZSTD_LEVEL};
+
+    fn zstd(bytes: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
+        Compressor::new().zstd(&[prefix, bytes].concat(), prefix.len(), ZSTD_LEVEL)
+    }
 
     #[test]
     fn a_prefix_carries_what_stayed() {
         let base = noise(7, 64 << 10);
         let mut new = base.clone();
         new[5000] ^= 1;
-        let stream = zstd(&new, Some(&base), ZSTD_LEVEL).unwrap();
+        let stream = zstd(&new, &base).unwrap();
         assert!(stream.len() < 100, "{} bytes", stream.len());
-        assert_eq!(unzstd(&stream, Some(&base), new.len()).unwrap(), new);
-        assert!(unzstd(&stream, None, new.len()).is_err());
+        assert_eq!(unzstd(&stream, &base, new.len()).unwrap(), new);
+        assert!(unzstd(&stream, &[], new.len()).is_err());
     }
 
     #[test]
@@ -77,27 +102,27 @@ mod tests {
         let base = noise(7, FRAME_CONTENT_BYTES_MAX as usize);
         let mut new = base.clone();
         new[5] ^= 1;
-        let stream = zstd(&new, Some(&base), ZSTD_LEVEL).unwrap();
+        let stream = zstd(&new, &base).unwrap();
         assert!(stream.len() < new.len() / 500, "{} bytes", stream.len());
-        assert_eq!(unzstd(&stream, Some(&base), new.len()).unwrap(), new);
+        assert_eq!(unzstd(&stream, &base, new.len()).unwrap(), new);
     }
 
     #[test]
     fn noise_does_not_shrink() {
-        assert_eq!(zstd(&noise(8, 1 << 16), Some(&noise(7, 1 << 16)), ZSTD_LEVEL), None);
-        assert_eq!(zstd(&noise(8, 1 << 16), None, ZSTD_LEVEL), None);
-        assert_eq!(zstd(&[], None, ZSTD_LEVEL), None);
+        assert_eq!(zstd(&noise(8, 1 << 16), &noise(7, 1 << 16)), None);
+        assert_eq!(zstd(&noise(8, 1 << 16), &[]), None);
+        assert_eq!(zstd(&[], &[]), None);
     }
 
     #[test]
     fn anything_but_one_frame_of_that_length_is_refused() {
         let new = vec![5; 1000];
-        let stream = zstd(&new, None, ZSTD_LEVEL).unwrap();
-        assert!(unzstd(&stream, None, 1000).is_ok());
-        assert!(unzstd(&stream, None, 999).is_err());
-        assert!(unzstd(&stream, None, 1001).is_err());
-        assert!(unzstd(&stream[..stream.len() - 1], None, 1000).is_err());
-        assert!(unzstd(&[&stream[..], &[0]].concat(), None, 1000).is_err());
-        assert!(unzstd(&[&stream[..], &stream[..]].concat(), None, 1000).is_err());
+        let stream = zstd(&new, &[]).unwrap();
+        assert!(unzstd(&stream, &[], 1000).is_ok());
+        assert!(unzstd(&stream, &[], 999).is_err());
+        assert!(unzstd(&stream, &[], 1001).is_err());
+        assert!(unzstd(&stream[..stream.len() - 1], &[], 1000).is_err());
+        assert!(unzstd(&[&stream[..], &[0]].concat(), &[], 1000).is_err());
+        assert!(unzstd(&[&stream[..], &stream[..]].concat(), &[], 1000).is_err());
     }
 }

@@ -1,18 +1,22 @@
-use std::{io::Write, thread};
+use std::io::Write;
 
 use super::{
-    Base, DraftSource, FrameIndex, FrameRef, Part, PartSource, Patching, Record, Totals, VerifiedFrame, body,
+    Base, DraftSource, FrameIndex, FrameRef, Part, PartSource, Record, Totals, VerifiedFrame,
+    body::Compressor,
     choose::{Source, Step, Steps},
+    edited,
+    edits::{self, Edited},
     frame::{Streams, write_frame},
-    literal, read_frame, references, xor,
+    literal, patched, read_frame, references,
 };
 use crate::{
     Extent, Hash, Image, Manifest, Result,
     error::{Error, Object},
     image::normalise,
     limits::{
-        BASES_MAX, BLOCK_BYTES, FRAME_CONTENT_BYTES_TARGET, FRAMES_IN_FLIGHT_PER_THREAD, RECORDS_BYTES_TARGET,
-        SMALL_DELTA_BYTES, THREADS_MAX, ZSTD_LEVEL, ZSTD_LEVEL_SMALL,
+        BASES_MAX, BLOCK_BYTES, EDITS_SAMPLE_BYTES, FRAME_CONTENT_BYTES_TARGET, FRAMES_IN_FLIGHT_PER_THREAD,
+        RECORDS_BYTES_TARGET, REDUNDANT_RATIO, REDUNDANT_SAMPLE_BYTES, SMALL_DELTA_BYTES, ZSTD_LEVEL,
+        ZSTD_LEVEL_REDUNDANT, ZSTD_LEVEL_SMALL,
     },
     parallel,
 };
@@ -60,27 +64,19 @@ pub fn encode(
     let changed_bytes: u64 = changed.iter().map(Extent::len_bytes).sum();
     let level = if changed_bytes <= SMALL_DELTA_BYTES { ZSTD_LEVEL_SMALL } else { ZSTD_LEVEL };
     let coder = Coder { bases: bases.iter().map(|base| base.image).collect(), new, new_manifest, level };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-
-    let mut steps = Steps::new(bases, new, new_manifest, &changed).peekable();
+    let mut steps = Steps::new(bases, new, new_manifest, &changed);
+    let batches = std::iter::from_fn(|| Some(take_frame(&mut steps)).filter(|steps| !steps.is_empty()));
     let mut frames = Vec::new();
     let mut totals = Totals::default();
-    while steps.peek().is_some() {
-        let batch = (0..threads * FRAMES_IN_FLIGHT_PER_THREAD).map(|_| take_frame(&mut steps));
-        let batch: Vec<Vec<Step>> = batch.take_while(|steps| !steps.is_empty()).collect();
-        let end = batch.iter().flatten().last().map_or(0, |step| step.extent.end);
-        let coded = parallel::map(batch.len(), || (), |(), number| coder.frame(frames.len() + number, &batch[number]))?;
-        for coded in coded {
-            out.write_all(&coded.bytes).map_err(Error::io("write frames to", Object::Spool))?;
-            frames.push(coded.listed);
-            totals += coded.totals;
-        }
-        // What was looked at need not stay in memory.
-        for image in coder.bases.iter().chain([&new]) {
-            image.release(Extent::new(0, image.len_bytes()));
-        }
-        progress(end, new.len_bytes());
-    }
+    let take = |coded: Coded| {
+        out.write_all(&coded.bytes).map_err(Error::io("write frames to", Object::Spool))?;
+        frames.push(FrameRef { hash: Hash::of(&coded.bytes), len_bytes: coded.bytes.len() as u32 });
+        totals += coded.totals;
+        progress(coded.end, new.len_bytes());
+        Ok(())
+    };
+    let job = |compressor: &mut Compressor, steps: Vec<Step>| coder.frame(&steps, compressor);
+    parallel::in_order(FRAMES_IN_FLIGHT_PER_THREAD, batches, Compressor::new, job, take)?;
     out.flush().map_err(Error::io("write frames to", Object::Spool))?;
     Ok(Encoded {
         index: FrameIndex {
@@ -116,6 +112,9 @@ fn take_frame(steps: &mut impl Iterator<Item = Step>) -> Vec<Step> {
     taken
 }
 
+/// A coded stream that is shorter than this part of the edited ones is compressed without them.
+const EDITED_BEFORE_DIVISOR: usize = 16;
+
 struct Coder<'a> {
     bases: Vec<&'a Image>,
     new: &'a Image,
@@ -125,23 +124,33 @@ struct Coder<'a> {
 
 struct Coded {
     bytes: Vec<u8>,
-    listed: FrameRef,
+    /// Where the next frame begins in the new image.
+    end: u64,
     totals: Totals,
 }
 
 impl Coder<'_> {
-    fn frame(&self, number: usize, steps: &[Step]) -> Result<Coded> {
+    fn frame(&self, steps: &[Step], compressor: &mut Compressor) -> Result<Coded> {
         let position = steps.first().map_or(0, |step| step.extent.start);
+        let end = steps.last().map_or(0, |step| step.extent.end);
         let mut records: Vec<Record> = steps.iter().map(|step| self.record(step)).collect();
-        let (patching, coded) = self.coded(position, &mut records);
-        // Afterwards: what does not shrink has joined it.
-        let raw = self.content(position, &records, |source| source == PartSource::Raw);
-        let bytes = write_frame(position, &records, &Streams { raw, coded, patching });
+        if !self.edits_are_shorter(position, &records, compressor) {
+            replace_sources(&mut records, |source| match source {
+                PartSource::Edited(place) => PartSource::Patched(place),
+                other => other,
+            });
+        }
+        let streams = self.streams(position, &mut records, compressor);
+        let bytes = write_frame(position, &records, streams, compressor);
         let listed = FrameRef { hash: Hash::of(&bytes), len_bytes: bytes.len() as u32 };
-        let frame = VerifiedFrame::check(number as u32, listed, bytes)?;
+        let frame = VerifiedFrame::check(0, listed, bytes)?;
         let mut totals = Totals::default();
         totals.add(&read_frame(&frame)?);
-        Ok(Coded { bytes: frame.into_bytes(), listed, totals })
+        // What was looked at need not stay in memory.
+        for image in self.bases.iter().take(1).chain([&self.new]) {
+            image.release(Extent::new(position, end));
+        }
+        Ok(Coded { bytes: frame.into_bytes(), end, totals })
     }
 
     fn record(&self, step: &Step) -> Record {
@@ -164,38 +173,70 @@ impl Coder<'_> {
         }
     }
 
-    /// The coded stream, by whichever way is shorter: patched parts first, so that each is at the same distance from its old self, then plain ones. If it does
-    /// not shrink, its parts become raw ones.
-    fn coded(&self, position: u64, records: &mut [Record]) -> (Patching, Vec<u8>) {
-        let patched = self.content(position, records, |source| matches!(source, PartSource::Patched(_)));
-        let plain = self.content(position, records, |source| source == PartSource::Plain);
-        let content = [&patched[..], &plain].concat();
-        let old = references(&self.bases, records.iter());
-        let by_prefix = body::zstd(&content, Some(&old).filter(|old| !old.is_empty()).map(Vec::as_slice), self.level);
-        // Where most bytes differ, what is left of them has no pattern.
-        let differ = patched.iter().zip(&old).filter(|(new, old)| new != old).count();
-        let by_xor = match !patched.is_empty() && differ < patched.len() / 4 {
-            true => {
-                let mut content = content;
-                xor(&mut content, &old);
-                body::zstd(&content, None, self.level)
-            }
-            false => None,
+    /// Whether the edited parts of a frame are better listed as edits than compressed with their old selves before them, by a sample of them: edits
+    /// are short where new bytes have nothing to do with each other, and lose against a compressor that knows what is around them where they have.
+    fn edits_are_shorter(&self, position: u64, records: &[Record], compressor: &mut Compressor) -> bool {
+        let new = self.content(position, records, |source| matches!(source, PartSource::Edited(_)));
+        let old = references(&self.bases, records.iter(), edited);
+        let step = new.len().div_ceil(EDITS_SAMPLE_BYTES).max(1);
+        let sampled = |bytes: &[u8]| bytes.chunks(EDITS_SAMPLE_BYTES / 4).step_by(step).flatten().copied().collect();
+        let (new, old): (Vec<u8>, Vec<u8>) = (sampled(&new), sampled(&old));
+        let edited = Edited::of(&old, &new);
+        let mut coded_bytes = |bytes: &[u8], prefix_bytes: usize| {
+            let coded = compressor.zstd(bytes, prefix_bytes, self.level);
+            coded.map_or(bytes.len() - prefix_bytes, |coded| coded.len())
         };
-        match (by_prefix, by_xor) {
-            (Some(prefix), Some(xor)) if xor.len() < prefix.len() => (Patching::Xor, xor),
-            (Some(prefix), _) => (Patching::Prefix, prefix),
-            (None, Some(xor)) => (Patching::Xor, xor),
-            (None, None) => {
-                make_raw(records);
-                (Patching::Prefix, Vec::new())
-            }
+        let edits = coded_bytes(&edits::write(&edited.edits), 0) + coded_bytes(&edited.text, 0) + edited.noise.len();
+        edits <= coded_bytes(&[&old[..], &new].concat(), old.len())
+    }
+
+    /// The new bytes as they are sent. Before the coded stream stands what the other side has by then: the edited parts, and what the patched ones were. If it
+    /// does not shrink, there is none, and its parts become raw ones.
+    fn streams(&self, position: u64, records: &mut [Record], compressor: &mut Compressor) -> Streams {
+        let mut bytes = self.content(position, records, |source| matches!(source, PartSource::Edited(_)));
+        let Edited { edits, noise, text } = Edited::of(&references(&self.bases, records.iter(), edited), &bytes);
+        let edited_before = !bytes.is_empty() && coded_bytes(records) >= bytes.len() / EDITED_BEFORE_DIVISOR;
+        if !edited_before {
+            bytes.clear();
+        }
+        bytes.extend(references(&self.bases, records.iter(), patched));
+        let prefix_bytes = bytes.len();
+        self.add_content(position, records, |source| matches!(source, PartSource::Patched(_)), &mut bytes);
+        self.add_content(position, records, |source| source == PartSource::Plain, &mut bytes);
+        let level = self.level_of(bytes.get(prefix_bytes..).unwrap_or_default(), compressor);
+        let coded = compressor.zstd(&bytes, prefix_bytes, level);
+        if coded.is_none() {
+            replace_sources(records, |source| match source {
+                PartSource::Plain | PartSource::Patched(_) => PartSource::Raw,
+                other => other,
+            });
+        }
+        let edited_before = edited_before && coded.is_some();
+        let mut raw = self.content(position, records, |source| source == PartSource::Raw);
+        raw.extend(noise);
+        Streams { edits, text, raw, coded: coded.unwrap_or_default(), edited_before }
+    }
+
+    /// How closely to look at a coded stream, by what a piece from its middle shrinks to.
+    fn level_of(&self, content: &[u8], compressor: &mut Compressor) -> i32 {
+        let start = content.len().saturating_sub(REDUNDANT_SAMPLE_BYTES) / 2;
+        match content.get(start..start + REDUNDANT_SAMPLE_BYTES) {
+            Some(sample) if self.level == ZSTD_LEVEL => match compressor.zstd(sample, 0, ZSTD_LEVEL) {
+                Some(coded) if coded.len() * REDUNDANT_RATIO < sample.len() => ZSTD_LEVEL_REDUNDANT,
+                _ => ZSTD_LEVEL,
+            },
+            _ => self.level,
         }
     }
 
     /// The new bytes of all parts of a kind, one after the other.
     fn content(&self, position: u64, records: &[Record], wanted: fn(PartSource) -> bool) -> Vec<u8> {
         let mut content = Vec::new();
+        self.add_content(position, records, wanted, &mut content);
+        content
+    }
+
+    fn add_content(&self, position: u64, records: &[Record], wanted: fn(PartSource) -> bool, content: &mut Vec<u8>) {
         let mut position = position;
         for record in records {
             let mut part_at = position;
@@ -208,18 +249,20 @@ impl Coder<'_> {
             }
             position += record.len_bytes();
         }
-        content
     }
 }
 
-fn make_raw(records: &mut [Record]) {
+/// Length of the coded stream's content.
+fn coded_bytes(records: &[Record]) -> usize {
+    let parts = records.iter().flat_map(Record::parts);
+    let coded = parts.filter(|part| matches!(part.source, PartSource::Plain | PartSource::Patched(_)));
+    coded.map(|part| part.len_bytes as usize).sum()
+}
+
+fn replace_sources(records: &mut [Record], replace: impl Fn(PartSource) -> PartSource) {
     for record in records {
         if let Record::New { parts, .. } = record {
-            for part in parts {
-                if matches!(part.source, PartSource::Plain | PartSource::Patched(_)) {
-                    part.source = PartSource::Raw;
-                }
-            }
+            parts.iter_mut().for_each(|part| part.source = replace(part.source));
         }
     }
 }

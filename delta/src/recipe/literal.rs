@@ -1,8 +1,6 @@
 //! What new bytes are like, and so which stream of the frame takes them.
 
-use std::collections::HashSet;
-
-use super::{Draft, DraftSource, Part, PartSource, Place};
+use super::{Draft, DraftSource, Part, PartSource, Place, edits};
 use crate::{Extent, Image, image::slices, limits::BLOCK_BYTES};
 
 /// A block with this part of its words as they were is like what was there before.
@@ -14,8 +12,8 @@ const SHINGLE_SAMPLING: u64 = 32;
 /// Data that does not shrink stays among other data unless there is this much of it.
 const RAW_BYTES_MIN: u64 = 16 << 10;
 
-/// Divides new bytes into parts by kind: like what a base has at the same place; like what it has near the place that the neighbours came from; without any
-/// pattern, so that it does not shrink; and plain.
+/// Divides new bytes into parts by kind: a few edits of what a base has at the same place, or near the place that the neighbours came from; like one of these
+/// in another way; without any pattern, so that it does not shrink; and plain.
 pub(super) fn classify(bases: &[&Image], new: &Image, draft: Draft, parts: &mut Vec<Part>) {
     let DraftSource::Literal { near } = draft.source else { return };
     let shingles = near.map(|place| Shingles::of(bases, place, draft.extent.len_bytes()));
@@ -23,15 +21,22 @@ pub(super) fn classify(bases: &[&Image], new: &Image, draft: Draft, parts: &mut 
     for block in slices(draft.extent, BLOCK_BYTES) {
         let bytes = new.get(block).unwrap_or_default();
         let here = Place { base: 0, start: block.start };
-        let near = near.map(|place| place.forward(block.start - draft.extent.start)).filter(|place| {
+        let near = near.map(|place| place.forward(block.start - draft.extent.start));
+        let is_near = |place: &Place| {
             let lies_inside = bases.get(usize::from(place.base)).is_some_and(|base| place.start < base.len_bytes());
             lies_inside && shingles.as_ref().is_some_and(|shingles| shingles.are_in(bytes))
-        });
-        let source = match near {
-            Some(place) => PartSource::Patched(place),
-            None if is_like(bases, here, bytes) => PartSource::Patched(here),
-            None if is_random(bytes) => PartSource::Raw,
-            None => PartSource::Plain,
+        };
+        let is_edited = |place: &Place| old(bases, *place, bytes).is_some_and(|old| edits::are_few(old, bytes));
+        let source = if let Some(place) = near.into_iter().chain([here]).find(is_edited) {
+            PartSource::Edited(place)
+        } else if let Some(place) = near.filter(is_near) {
+            PartSource::Patched(place)
+        } else if old(bases, here, bytes).is_some_and(|old| is_like(old, bytes)) {
+            PartSource::Patched(here)
+        } else if is_random(bytes) {
+            PartSource::Raw
+        } else {
+            PartSource::Plain
         };
         push(parts, first, Part { len_bytes: block.len_bytes() as u32, source });
     }
@@ -54,7 +59,8 @@ fn push(parts: &mut Vec<Part>, first: usize, part: Part) {
         && let Some(last) = parts.last_mut()
     {
         let continues = match (last.source, part.source) {
-            (PartSource::Patched(place), PartSource::Patched(next)) => place.forward(u64::from(last.len_bytes)) == next,
+            (PartSource::Patched(place), PartSource::Patched(next))
+            | (PartSource::Edited(place), PartSource::Edited(next)) => place.forward(u64::from(last.len_bytes)) == next,
             (one, other) => one == other,
         };
         if continues {
@@ -65,17 +71,18 @@ fn push(parts: &mut Vec<Part>, first: usize, part: Part) {
     parts.push(part);
 }
 
-/// Whether much of `bytes` is what the base has there, in place.
-fn is_like(bases: &[&Image], place: Place, bytes: &[u8]) -> bool {
+/// As many bytes of a base from a place on, if it has them, and they are not a hole.
+fn old<'a>(bases: &[&'a Image], place: Place, bytes: &[u8]) -> Option<&'a [u8]> {
     let there = Extent::new(place.start, place.start + bytes.len() as u64);
-    let Some(image) = bases.get(usize::from(place.base)) else { return false };
-    if image.is_hole(there) {
-        return false;
-    }
-    let there = image.get(there).unwrap_or_default();
-    let words = bytes.chunks_exact(8).zip(there.chunks_exact(8));
+    let image = *bases.get(usize::from(place.base))?;
+    if image.is_hole(there) { None } else { image.get(there) }
+}
+
+/// Whether much of `new` is what was there before, in place.
+fn is_like(old: &[u8], new: &[u8]) -> bool {
+    let words = new.as_chunks::<8>().0.iter().zip(old.as_chunks::<8>().0);
     let same = words.filter(|(new, old)| new == old && **new != [0; 8]).count();
-    same * SAME_WORDS_DIVISOR >= (bytes.len() / 8).max(1)
+    same * SAME_WORDS_DIVISOR >= (new.len() / 8).max(1)
 }
 
 /// Whether bytes look drawn at random: no value stands out. For n such bytes the squares of the counts add up to n + n²/256, give or take little.
@@ -92,8 +99,12 @@ fn is_random(bytes: &[u8]) -> bool {
     squares < len + len * len / 256 + len * len / 2048
 }
 
-/// A sample of short strings of bytes, chosen by content, so that the same string is chosen wherever it stands.
-struct Shingles(HashSet<u64>);
+/// A sample of short strings of bytes, chosen by content, so that the same string is chosen wherever it stands. Of each, one bit of a table is kept (Bloom 1970,
+/// with one hash function), so that one in `BITS_PER_SHINGLE` seems known and is not.
+struct Shingles(Vec<u64>);
+
+/// Bits of the table for each shingle in it.
+const BITS_PER_SHINGLE: u64 = 32;
 
 impl Shingles {
     /// Those of a base from `place` on, and a block around it.
@@ -103,15 +114,30 @@ impl Shingles {
             let end = (place.start + len_bytes + BLOCK_BYTES).min(image.len_bytes());
             image.get(Extent::new(place.start.saturating_sub(BLOCK_BYTES), end))
         });
-        Shingles(sampled(bytes.unwrap_or_default()).collect())
+        let bytes = bytes.unwrap_or_default();
+        let bits = (bytes.len() as u64 / SHINGLE_SAMPLING * BITS_PER_SHINGLE).next_power_of_two().max(64);
+        let mut this = Shingles(vec![0; (bits / 64) as usize]);
+        for shingle in sampled(bytes) {
+            let (word, bit) = this.place(shingle);
+            if let Some(word) = this.0.get_mut(word) {
+                *word |= bit;
+            }
+        }
+        this
+    }
+
+    fn place(&self, shingle: u64) -> (usize, u64) {
+        let number = shingle as usize & (self.0.len() * 64 - 1);
+        (number / 64, 1 << (number % 64))
     }
 
     /// Whether many of the shingles of `bytes` are among these.
     fn are_in(&self, bytes: &[u8]) -> bool {
         let (mut all, mut known) = (0, 0);
         for shingle in sampled(bytes) {
+            let (word, bit) = self.place(shingle);
             all += 1;
-            known += usize::from(self.0.contains(&shingle));
+            known += usize::from(self.0.get(word).is_some_and(|word| word & bit != 0));
         }
         known * 8 > all
     }
@@ -124,6 +150,7 @@ fn sampled(bytes: &[u8]) -> impl Iterator<Item = u64> {
         // Fibonacci hashing (Knuth, TAOCP 6.4) of two words.
         let mixed =
             (u64::from_le_bytes(*low) ^ u64::from_le_bytes(*high).rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed >> 40) % SHINGLE_SAMPLING == 0).then_some(mixed)
+        // The upper bits are mixed best; some say whether, others where.
+        ((mixed >> 40) % SHINGLE_SAMPLING == 0).then_some(mixed.rotate_right(45))
     })
 }

@@ -1,14 +1,18 @@
-//! The bytes of the bases that a patched stream stands on.
+//! The bytes of the bases that parts stand on.
 
-use super::{PartSource, Record};
+use super::{PartSource, Place, Record};
 use crate::{Extent, Image};
 
-/// What the patched parts refer to, one after the other, each as long as its part: where a base ends before, zeros follow. So the old self of every byte is at
-/// the same distance, which is what makes a prefix cheap.
-pub(crate) fn references<'r>(bases: &[&Image], records: impl Iterator<Item = &'r Record>) -> Vec<u8> {
+/// What the parts of a kind stand on, one after the other, each as long as its part: where a base ends before, zeros follow. So the old self of every byte of
+/// the patched ones is at the same distance, which is what makes a prefix cheap.
+pub(crate) fn references<'r>(
+    bases: &[&Image],
+    records: impl Iterator<Item = &'r Record>,
+    wanted: fn(PartSource) -> Option<Place>,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in records.flat_map(Record::parts) {
-        if let PartSource::Patched(place) = part.source {
+        if let Some(place) = wanted(part.source) {
             let end = bytes.len() + part.len_bytes as usize;
             if let Some(image) = bases.get(usize::from(place.base)) {
                 let there = Extent::new(place.start, place.start.saturating_add(u64::from(part.len_bytes)));
@@ -20,7 +24,12 @@ pub(crate) fn references<'r>(bases: &[&Image], records: impl Iterator<Item = &'r
     bytes
 }
 
-/// Exclusive or, of as many bytes as the shorter has. Its own inverse.
-pub(crate) fn xor(bytes: &mut [u8], with: &[u8]) {
-    bytes.iter_mut().zip(with).for_each(|(byte, with)| *byte ^= with);
+/// What a patched part stands on.
+pub(crate) fn patched(source: PartSource) -> Option<Place> {
+    if let PartSource::Patched(place) = source { Some(place) } else { None }
+}
+
+/// What an edited part stands on.
+pub(crate) fn edited(source: PartSource) -> Option<Place> {
+    if let PartSource::Edited(place) = source { Some(place) } else { None }
 }

@@ -19,6 +19,8 @@ const PART_KEEP: u8 = 4;
 const PART_COPY: u8 = 5;
 const PART_PATCHED_HERE: u8 = 6;
 const PART_PATCHED: u8 = 7;
+const PART_EDITED_HERE: u8 = 8;
+const PART_EDITED: u8 = 9;
 const PART_BYTES_MIN: usize = 3;
 /// Until the hashes have been read.
 const UNKNOWN: Hash = Hash::from_bytes([0; 32]);
@@ -70,8 +72,10 @@ pub(crate) enum PartSource {
     Raw,
     /// The frame's coded stream has them.
     Plain,
-    /// The frame's coded stream has what turns those bytes of a base into them.
+    /// The frame's coded stream has them, compressed with those bytes of a base before it.
     Patched(Place),
+    /// Those bytes of a base with the frame's edits.
+    Edited(Place),
 }
 
 impl Record {
@@ -182,6 +186,8 @@ impl Part {
             PartSource::Copy(place) => (PART_COPY, Some(place)),
             PartSource::Patched(place) if place.is_kept_at(position) => (PART_PATCHED_HERE, None),
             PartSource::Patched(place) => (PART_PATCHED, Some(place)),
+            PartSource::Edited(place) if place.is_kept_at(position) => (PART_EDITED_HERE, None),
+            PartSource::Edited(place) => (PART_EDITED, Some(place)),
         };
         out.push(kind);
         let end = position + u64::from(self.len_bytes);
@@ -210,6 +216,8 @@ impl Part {
             PART_COPY => PartSource::Copy(elsewhere(reader, position)?),
             PART_PATCHED_HERE => PartSource::Patched(here),
             PART_PATCHED => PartSource::Patched(elsewhere(reader, position)?),
+            PART_EDITED_HERE => PartSource::Edited(here),
+            PART_EDITED => PartSource::Edited(elsewhere(reader, position)?),
             _ => return Err(reader.damaged("there is no such kind of part")),
         };
         Ok(Part { len_bytes, source })

@@ -1,6 +1,6 @@
 use std::ops::AddAssign;
 
-use super::{Frame, PartSource, Patching, Record};
+use super::{Frame, PartSource, Record};
 
 /// How much of an image one kind of recipe makes, and what it costs on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub struct Totals {
     pub zstd: Share,
     /// New bytes, compressed with bytes of a base as prefix.
     pub zstd_prefix: Share,
-    /// New bytes, compressed after an exclusive or with bytes of a base.
-    pub zstd_xor: Share,
+    /// Bytes of a base of which a few are other ones now.
+    pub edited: Share,
     /// What says which bytes come from where, and the hashes of new chunks.
     pub records: Share,
 }
@@ -51,7 +51,7 @@ impl Totals {
             ("raw", self.raw),
             ("zstd", self.zstd),
             ("zstd_prefix", self.zstd_prefix),
-            ("zstd_xor", self.zstd_xor),
+            ("edited", self.edited),
             ("records", self.records),
         ]
     }
@@ -83,7 +83,8 @@ impl Totals {
                             PartSource::Copy(_) => &mut self.copy,
                             PartSource::Raw => &mut self.raw,
                             PartSource::Plain => &mut self.zstd,
-                            PartSource::Patched(_) => patched_share(self, frame.patching),
+                            PartSource::Patched(_) => &mut self.zstd_prefix,
+                            PartSource::Edited(_) => &mut self.edited,
                         };
                         share.image_bytes += u64::from(part.len_bytes);
                         position += u64::from(part.len_bytes);
@@ -97,16 +98,10 @@ impl Totals {
         let content_bytes = (frame.patched_bytes + frame.plain_bytes).max(1);
         let plain_wire = (u128::from(coded) * u128::from(frame.plain_bytes) / u128::from(content_bytes)) as u64;
         self.zstd.wire_bytes += plain_wire;
-        patched_share(self, frame.patching).wire_bytes += coded - plain_wire;
+        self.zstd_prefix.wire_bytes += coded - plain_wire;
+        self.edited.wire_bytes += frame.edits_stored_bytes + frame.noise.len() as u64;
         self.raw.wire_bytes += frame.raw.len() as u64;
-        self.records.wire_bytes += frame.raw.start as u64;
-    }
-}
-
-fn patched_share(totals: &mut Totals, patching: Patching) -> &mut Share {
-    match patching {
-        Patching::Prefix => &mut totals.zstd_prefix,
-        Patching::Xor => &mut totals.zstd_xor,
+        self.records.wire_bytes += frame.raw.start as u64 - frame.edits_stored_bytes;
     }
 }
 
@@ -119,7 +114,7 @@ impl AddAssign for Totals {
         self.raw += other.raw;
         self.zstd += other.zstd;
         self.zstd_prefix += other.zstd_prefix;
-        self.zstd_xor += other.zstd_xor;
+        self.edited += other.edited;
         self.records += other.records;
     }
 }

@@ -19,10 +19,10 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use self::record::{Record, Stamp};
 use crate::{
-    Extent, Hash, Manifest, Refreshed, Result,
+    Extent, Hash, Image, Manifest, Refreshed, Result, compare,
     error::{Error, Object},
-    image::normalise,
-    limits::STANDBY_EXTENTS_MAX,
+    image::{clip, normalise},
+    limits::{BLOCK_BYTES, STANDBY_EXTENTS_MAX},
     live,
     verify::verify,
 };
@@ -39,14 +39,16 @@ impl Standby {
     /// Opens the standby at `path`, for itself alone: an error says that somebody else has it, or has it mapped as a base (whoever holds a shared `flock`). A file
     /// that is not there is made, empty, mode 0600.
     pub fn open(path: &Path) -> Result<Standby> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(Error::io("open", Object::Standby))?;
+        Standby::open_with(path, OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600))
+    }
+
+    /// The same of a file that must be there.
+    pub fn open_existing(path: &Path) -> Result<Standby> {
+        Standby::open_with(path, OpenOptions::new().read(true).write(true))
+    }
+
+    fn open_with(path: &Path, options: &OpenOptions) -> Result<Standby> {
+        let file = options.open(path).map_err(Error::io("open", Object::Standby))?;
         lock(&file)?;
         // Between the two calls somebody may have renamed it.
         let is_it = |found: fs::Metadata| file.metadata().is_ok_and(|ours| ours.ino() == found.ino());
@@ -54,7 +56,9 @@ impl Standby {
             return Err(Error::io("lock", Object::Standby)(io::Error::from(io::ErrorKind::WouldBlock)));
         }
         // A record that cannot be read says nothing, which is always safe.
-        Ok(Standby { path: path.to_owned(), file, record: Record::read(&record_path(path)).ok() })
+        let inode = file.metadata().map_err(Error::io("stat", Object::Standby))?.ino();
+        let record = Record::read(&record_path(path)).ok().filter(|record| record.inode() == inode);
+        Ok(Standby { path: path.to_owned(), file, record })
     }
 
     /// Makes the file at `from`, which nobody may have open any more, the standby at `path`, in place of one that is there. It is taken for the image of that
@@ -67,7 +71,7 @@ impl Standby {
         sync_dir(path)?;
         let mut standby = Standby { path: path.to_owned(), file, record: None };
         if let Some(root) = root {
-            standby.put(Record::Dirty { from: root, to: root, extents: Vec::new() })?;
+            standby.put_dirty(root, root, Vec::new())?;
         }
         Ok(standby)
     }
@@ -85,6 +89,69 @@ impl Standby {
         match &self.record {
             Some(Record::Dirty { to, .. }) => Some(*to),
             _ => self.root(),
+        }
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Takes note that it is the image of that root: every byte was hashed since the file was last written to, as an [image index](crate::ImageIndex) of it
+    /// says that fits.
+    pub fn know(&mut self, root: Hash) -> Result<()> {
+        let stamp = self.stamp()?;
+        self.put(Record::Clean { root, stamp })
+    }
+
+    /// Compares it with `base`, which `file` holds and `manifest` describes. If it differs only where an interrupted change of it was to write, that is undone,
+    /// durable and hashed. Whether the two are equal now: a file that is another one is not touched.
+    pub fn equals(&mut self, base: &Image, file: &File, manifest: &Manifest) -> Result<bool> {
+        let again = self.file.try_clone().map_err(Error::io("open", Object::Standby))?;
+        let ours = Image::from_file(again)?;
+        let mut differs = compare(&ours, base)?;
+        differs.push(Extent::new(base.len_bytes(), ours.len_bytes()));
+        // Nothing is mapped that is written to.
+        drop(ours);
+        let differs = normalise(differs);
+        if differs.is_empty() {
+            return Ok(true);
+        }
+        let Some(Record::Dirty { from, extents, .. }) = &self.record else { return Ok(false) };
+        // What was compared is whole blocks.
+        let blocks = |extent: &Extent| {
+            Extent::new(extent.start / BLOCK_BYTES * BLOCK_BYTES, extent.end.next_multiple_of(BLOCK_BYTES))
+        };
+        let written = normalise(extents.iter().map(blocks).collect());
+        if *from != manifest.root() || !differs.iter().all(|extent| clip(&written, *extent).next() == Some(*extent)) {
+            return Ok(false);
+        }
+        live::refresh(file, &self.file, &differs, &|| true)?;
+        self.file.sync_all().map_err(Error::io("make durable", Object::Standby))?;
+        verify(&self.file, manifest, Some(differs), &|| true)?;
+        Ok(true)
+    }
+
+    /// Notes, durably, that it is about to be written to within `extents`, to become another image than `from`. Until it is [renamed](Standby::renamed) or
+    /// noted to be an image, it may hold anything there.
+    pub fn begin_changing(&mut self, from: &Manifest, to: &Manifest, extents: &[Extent]) -> Result<()> {
+        let (before, after) = (from.image_len_bytes(), to.image_len_bytes());
+        let tail = Extent::new(before.min(after), before.max(after));
+        let extents = join(normalise([extents, &[tail]].concat()));
+        if extents.is_empty() {
+            return Ok(());
+        }
+        self.put_dirty(from.root(), to.root(), extents)
+    }
+
+    /// It was renamed, and is a standby no more: its record goes, once the directory that it was in is synced. One that comes back is harmless: it
+    /// is of another inode than whatever file has that name next.
+    pub fn renamed(self) -> Result<()> {
+        match fs::remove_file(record_path(&self.path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove", Object::StandbyRecord)(error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -107,8 +174,8 @@ impl Standby {
         let clean = self.root();
         let changed = older.map(|older| (older.root(), manifest.changed_since(older)));
         let todo = match (&self.record, changed) {
-            (Some(Record::Dirty { from, to: last, extents }), _) if *last == to => Some((*from, extents.clone())),
-            (Some(Record::Dirty { from, to: last, extents }), Some((older, changed))) if *last == older => {
+            (Some(Record::Dirty { from, to: last, extents, .. }), _) if *last == to => Some((*from, extents.clone())),
+            (Some(Record::Dirty { from, to: last, extents, .. }), Some((older, changed))) if *last == older => {
                 Some((*from, [&extents[..], &changed[..]].concat()))
             }
             (_, Some((older, changed))) if clean == Some(older) => Some((older, changed)),
@@ -117,7 +184,7 @@ impl Standby {
         let extents = match todo {
             Some((from, extents)) => {
                 let extents = join(normalise(extents));
-                self.put(Record::Dirty { from, to, extents: extents.clone() })?;
+                self.put_dirty(from, to, extents.clone())?;
                 extents
             }
             None => {
@@ -176,6 +243,11 @@ impl Standby {
             changed_s: stat.ctime(),
             changed_ns: stat.ctime_nsec() as u32,
         })
+    }
+
+    fn put_dirty(&mut self, from: Hash, to: Hash, extents: Vec<Extent>) -> Result<()> {
+        let inode = self.stamp()?.inode;
+        self.put(Record::Dirty { from, to, inode, extents })
     }
 
     /// Durable when it returns.
@@ -244,7 +316,7 @@ mod tests {
         let joined = join(many.clone());
         assert!(joined.len() <= STANDBY_EXTENTS_MAX);
         assert!(joined.is_sorted_by(|a, b| a.end < b.start));
-        assert!(many.iter().all(|extent| crate::image::clip(&joined, *extent).next() == Some(*extent)));
+        assert!(many.iter().all(|extent| clip(&joined, *extent).next() == Some(*extent)));
         assert_eq!(join(many[..100].to_vec()), many[..100]);
     }
 }

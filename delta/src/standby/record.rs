@@ -16,8 +16,8 @@ const MAGIC: [u8; 4] = *b"fmSB";
 const VERSION: u16 = 1;
 const CLEAN: u16 = 1;
 const DIRTY: u16 = 2;
-/// Magic, version, state, root; of a dirty record also the older root and the number of extents; the hash behind it all.
-const LARGEST: usize = 4 + 2 + 2 + 32 + 32 + 4 + STANDBY_EXTENTS_MAX * 16 + 32;
+/// Magic, version, state, root; of a dirty record also the older root, the inode and the number of extents; the hash behind it all.
+const LARGEST: usize = 4 + 2 + 2 + 32 + 32 + 8 + 4 + STANDBY_EXTENTS_MAX * 16 + 32;
 
 /// What is known of a standby. Its format is in FORMAT.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) enum Record {
     /// Every byte was hashed after the last write.
     Clean { root: Hash, stamp: Stamp },
     /// It was the image `from`, has been written to only within `extents`, and outside of them equals `to` as well.
-    Dirty { from: Hash, to: Hash, extents: Vec<Extent> },
+    Dirty { from: Hash, to: Hash, inode: u64, extents: Vec<Extent> },
 }
 
 /// What changes whenever a file is written to, however that is done.
@@ -39,6 +39,14 @@ pub(super) struct Stamp {
 }
 
 impl Record {
+    /// Which file it is of. One that has been replaced says nothing.
+    pub(super) fn inode(&self) -> u64 {
+        match self {
+            Record::Clean { stamp, .. } => stamp.inode,
+            Record::Dirty { inode, .. } => *inode,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(VERSION.to_le_bytes());
@@ -51,10 +59,11 @@ impl Record {
                 bytes.extend(stamp.changed_s.to_le_bytes());
                 bytes.extend(stamp.changed_ns.to_le_bytes());
             }
-            Record::Dirty { from, to, extents } => {
+            Record::Dirty { from, to, inode, extents } => {
                 bytes.extend(DIRTY.to_le_bytes());
                 bytes.extend(to.as_bytes());
                 bytes.extend(from.as_bytes());
+                bytes.extend(inode.to_le_bytes());
                 bytes.extend((extents.len() as u32).to_le_bytes());
                 for extent in extents {
                     bytes.extend(extent.start.to_le_bytes());
@@ -88,7 +97,7 @@ impl Record {
                 },
             },
             DIRTY => {
-                let (to, from, count) = (reader.hash()?, reader.hash()?, reader.u32()?);
+                let (to, from, inode, count) = (reader.hash()?, reader.hash()?, reader.u64()?, reader.u32()?);
                 reader.limit("number of extents", u64::from(count), STANDBY_EXTENTS_MAX as u64)?;
                 let mut extents = Vec::new();
                 let mut after = 0;
@@ -100,7 +109,7 @@ impl Record {
                     after = extent.end;
                     extents.push(extent);
                 }
-                Record::Dirty { from, to, extents }
+                Record::Dirty { from, to, inode, extents }
             }
             _ => return Err(reader.damaged("there is no such state")),
         };
@@ -155,7 +164,12 @@ mod tests {
 
     fn dirty() -> Record {
         let (from, to) = (Hash::of(b"the manifest"), Hash::of(b"the next manifest"));
-        Record::Dirty { from, to, extents: vec![Extent::new(4096, 8192), Extent::new(1 << 30, (1 << 30) + 1)] }
+        Record::Dirty {
+            from,
+            to,
+            inode: 77,
+            extents: vec![Extent::new(4096, 8192), Extent::new(1 << 30, (1 << 30) + 1)],
+        }
     }
 
     #[test]
@@ -166,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_record_goes_both_ways_and_a_damaged_one_is_refused() {
-        for record in [clean(), dirty(), Record::Dirty { from: Hash::of(b""), to: Hash::of(b""), extents: Vec::new() }]
+        for record in
+            [clean(), dirty(), Record::Dirty { from: Hash::of(b""), to: Hash::of(b""), inode: 1, extents: Vec::new() }]
         {
             let bytes = record.encode();
             assert_eq!(Record::decode(&bytes).unwrap(), record);
@@ -186,7 +201,7 @@ mod tests {
         let body = &body[..body.len() - 32];
         let with_hash = |body: &[u8]| [body, Hash::of(body).as_bytes()].concat();
         assert_eq!(Record::decode(&with_hash(body)).unwrap(), dirty());
-        let changes: [(usize, u8); 6] = [(0, b'x'), (4, 2), (6, 3), (72, 3), (75, 0xff), (85, 0)];
+        let changes: [(usize, u8); 6] = [(0, b'x'), (4, 2), (6, 3), (80, 3), (83, 0xff), (93, 0)];
         for (at, value) in changes {
             let mut body = body.to_vec();
             body[at] = value;

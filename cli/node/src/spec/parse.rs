@@ -134,8 +134,7 @@ fn refuse_fields(vmm: &str, fields: &[(&str, bool)]) -> Result<(), ApiError> {
 fn memory(bytes: u64) -> Result<(), ApiError> {
     let mib = format!("{}MiB", bytes >> 20);
     if bytes > MEMORY_BYTES_MAX {
-        return Err(unsupported(format!("memory = {mib:?} does not fit below the PCI hole"))
-            .cause("memory above the hole is not supported yet")
+        return Err(unsupported(format!("memory = {mib:?} is more than is supported"))
             .remedy(format!("give at most \"{}MiB\"", MEMORY_BYTES_MAX >> 20)));
     }
     if bytes < MEMORY_BYTES_MIN {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub(super) struct SpecText {
     /// The hypervisor: `qemu`, or `files`.
     pub(super) vmm: String,
-    /// Guest memory, as in `512MiB`: whole MiB, and not above the PCI hole.
+    /// Guest memory, as in `512MiB`: whole MiB.
     pub(super) memory: Option<String>,
     /// Absolute path of a file that is the memory of a machine of files.
     pub(super) memory_path: Option<PathBuf>,

@@ -11,13 +11,14 @@ use serde_json::json;
 use super::base::Blocks;
 use super::bases::Bases;
 use super::failure;
+use super::index::keep;
 use super::input_file::open_input;
 use super::interrupt::{Workplace, dirty_remark};
 use super::meter::Meter;
 use super::output_file::{OutputFile, must_be_free};
 use super::report::{Report, kinds_json};
 use super::stages::Stages;
-use super::standby::Standby;
+use super::standby::{Standby, Trusted};
 use crate::exit::Stop;
 use crate::output::Output;
 use crate::units;
@@ -25,7 +26,8 @@ use crate::units;
 /// Make the new image from its bases and a delta
 ///
 /// Other bases than those that the delta names are refused, a damaged delta too, and whatever fails, no output is left.
-/// Where the file system shares blocks (XFS, btrfs) the base is not copied; elsewhere --standby saves the copy.
+/// Where the file system shares blocks (XFS, btrfs) the base is not copied; elsewhere --standby saves the copy. What is known
+/// of the new image is kept beside it, as by form delta index: the next command need not read it.
 #[derive(clap::Args)]
 pub(crate) struct ApplyArgs {
     /// An image that the delta was made against, in any order. IMAGE.fdx beside it, made by form delta index, saves reading
@@ -38,8 +40,9 @@ pub(crate) struct ApplyArgs {
     /// The new image; it must not exist
     #[arg(long, value_name = "IMAGE")]
     out: PathBuf,
-    /// A copy of the first base, on the same file system as --out: it is updated in place and renamed. If that fails half
-    /// way, it is good for nothing any more
+    /// A copy of the first base, on the same file system as --out: it is updated in place and renamed. One that was made by
+    /// form delta standby is known to be a copy, any other one is compared. If it fails half way, the next try begins with
+    /// undoing that
     #[arg(long, value_name = "IMAGE")]
     standby: Option<PathBuf>,
     /// What is read back and checked in the end: the chunks that are new, or all
@@ -75,6 +78,9 @@ struct Made {
     /// How the base's bytes came to be there.
     start: &'static str,
     copied_bytes: u64,
+    /// How it is known that they are, of a standby image.
+    trusted: Option<Trusted>,
+    file: File,
 }
 
 pub(super) fn run(args: ApplyArgs, workplace: &Workplace, output: Output) -> Result<(), Stop> {
@@ -85,7 +91,9 @@ pub(super) fn run(args: ApplyArgs, workplace: &Workplace, output: Output) -> Res
     let bytes = file.metadata().map_err(|error| failure::io("read", delta, &error))?.len();
     let spool =
         stages.run("open", || open_delta(file)).map_err(|error| failure::of_delta("applied", delta, None, &error))?;
-    let bases = Bases::open(&args.bases, Blocks::NotNeeded, &mut stages, output)?.in_order_of(spool.index(), delta)?;
+    let opened = Bases::open(&args.bases, Blocks::NotNeeded, &mut stages, output)?;
+    let mut bases = opened.in_order_of(spool.index(), delta)?;
+    let blocks = bases.take_blocks();
     let plan = stages
         .run("plan", || bases.plan(&spool))
         .map_err(|error| failure::of_delta("applied", delta, Some(&spool), &error))?;
@@ -97,6 +105,11 @@ pub(super) fn run(args: ApplyArgs, workplace: &Workplace, output: Output) -> Res
     };
     if let Some(reason) = &made.applied.fell_back {
         output.note(&format!("io_uring was not used: {reason}"));
+    }
+    let known = (blocks, plan.made());
+    let kept = stages.run("index", || keep(&args.out, &made.file, plan.manifest(), known, workplace));
+    if let Err(error) = &kept {
+        output.note(&format!("{} has no index: {error}", args.out.display()));
     }
     work.report(bytes, &made, &stages);
     Ok(())
@@ -124,8 +137,9 @@ impl Work<'_> {
             }
         };
         let applied = self.write(&out.file, &self.args.out, stages)?;
+        let file = out.file.try_clone().map_err(|error| failure::io("made", &self.args.out, &error))?;
         stages.run("publish", || out.publish())?;
-        Ok(Made { applied, start, copied_bytes })
+        Ok(Made { applied, start, copied_bytes, trusted: None, file })
     }
 
     fn on_standby(&self, path: &Path, workplace: &Workplace, stages: &mut Stages) -> Result<Made, ApiError> {
@@ -133,12 +147,14 @@ impl Work<'_> {
             return Err(ApiError::new(ErrorCode::BadRequest, "the delta has no base, so there can't be a copy of it")
                 .remedy("leave out --standby"));
         };
-        let standby = Standby::open(path, base, self.bases.all(), &self.args.out, stages)?;
-        standby.begin_changing(workplace)?;
-        let mut made = || {
-            let applied = self.write(&standby.file, path, stages)?;
+        let mut standby = Standby::open(path, base, self.bases.all(), &self.args.out, stages)?;
+        stages.run("record", || standby.begin_changing(base, self.plan, workplace))?;
+        let made = || {
+            let applied = self.write(standby.file(), path, stages)?;
+            let file = standby.file().try_clone().map_err(|error| failure::io("made", &self.args.out, &error))?;
+            let trusted = Some(standby.trusted);
             stages.run("publish", || standby.publish(&self.args.out, workplace))?;
-            Ok(Made { applied, start: "standby", copied_bytes: 0 })
+            Ok(Made { applied, start: "standby", copied_bytes: 0, trusted, file })
         };
         made().map_err(|error: ApiError| error.remedy(dirty_remark(path)))
     }
@@ -184,7 +200,7 @@ impl Work<'_> {
     }
 
     fn report(&self, bytes: u64, made: &Made, stages: &Stages) {
-        let Made { applied, start, copied_bytes } = made;
+        let Made { applied, start, copied_bytes, trusted, .. } = made;
         let (manifest, totals) = (self.plan.manifest(), self.plan.totals());
         let out = self.args.out.display();
         let verified = if self.args.verify == Verify::Full { "full" } else { "new" };
@@ -198,7 +214,8 @@ impl Work<'_> {
         let started = match *start {
             "copy" => format!("a copy of the base, {}", units::bytes(*copied_bytes)),
             "reflink" => "a copy of the base that shares its blocks".into(),
-            "standby" => "the standby image".into(),
+            "standby" if *trusted == Some(Trusted::Record) => "the standby image, known to be the base".into(),
+            "standby" => "the standby image, compared with the base".into(),
             _ => "nothing".into(),
         };
         let report = Report::new()
@@ -215,6 +232,7 @@ impl Work<'_> {
             "root": manifest.root().to_string(),
             "start": start,
             "copied_bytes": copied_bytes,
+            "standby_known": trusted.map(|trusted| trusted == Trusted::Record),
             "bytes_written": applied.bytes_written,
             "writes": applied.writes,
             "holes_punched": applied.holes_punched,

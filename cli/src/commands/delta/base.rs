@@ -24,7 +24,7 @@ pub(super) enum Blocks {
 pub(super) struct Base {
     pub(super) opened: OpenImage,
     pub(super) manifest: Manifest,
-    /// Where its blocks stand; only who makes a delta needs that.
+    /// Where its blocks stand, if that is known; only who makes a delta needs that.
     pub(super) blocks: Option<BlockIndex>,
     /// Whether manifest and blocks are those of an index, which was believed.
     pub(super) from_index: bool,
@@ -59,7 +59,11 @@ impl OpenImage {
 
 /// Opens an image for reading.
 pub(super) fn open_image(path: &Path) -> Result<OpenImage, ApiError> {
-    let file = File::open(path).map_err(|error| failure::io("read", path, &error))?;
+    opened_image(path, File::open(path).map_err(|error| failure::io("read", path, &error))?)
+}
+
+/// The same of a file that is open.
+pub(super) fn opened_image(path: &Path, file: File) -> Result<OpenImage, ApiError> {
     let stat = file.metadata().map_err(|error| failure::io("read", path, &error))?;
     if !stat.is_file() {
         return Err(ApiError::new(ErrorCode::BadRequest, format!("{} is no regular file", path.display()))
@@ -84,18 +88,18 @@ impl Base {
             ));
             None
         });
-        if let Some(index) = known {
-            return Ok(Self { opened, manifest: index.manifest, blocks: Some(index.blocks), from_index: true });
-        }
-        let manifest = stages.run("scan", || scan(&opened.image));
-        let blocks = match blocks {
-            Blocks::NotNeeded => None,
-            Blocks::Needed => {
+        let (manifest, known_blocks, from_index) = match known {
+            Some(index) => (index.manifest, index.blocks, true),
+            None => (stages.run("scan", || scan(&opened.image)), None, false),
+        };
+        let blocks = match (known_blocks, blocks) {
+            (None, Blocks::Needed) => {
                 let built = stages.run("scan", || BlockIndex::build(&opened.image, manifest.root()));
                 Some(built.map_err(|error| failure::of("read", path, &error))?)
             }
+            (known, _) => known,
         };
-        Ok(Self { opened, manifest, blocks, from_index: false })
+        Ok(Self { opened, manifest, blocks, from_index })
     }
 }
 
@@ -110,10 +114,14 @@ pub(super) fn believed_index(opened: &OpenImage) -> Result<Option<ImageIndex>, S
     if index.identity != opened.identity {
         return Err(format!("{} was changed or replaced since it was made", opened.path.display()));
     }
-    // Times can lie: a block device written behind the file system's back, a clock that was set back.
-    verify_chunks(&opened.file, &index.manifest, &sample(index.manifest.image_len_bytes()))
-        .map_err(|error| error.to_string())?;
+    sampled(opened, &index.manifest).map_err(|error| error.to_string())?;
     Ok(Some(index))
+}
+
+/// Hashes some chunks of an image that is said to be what a manifest describes. Times can lie: a block device written behind
+/// the file system's back, a clock that was set back.
+pub(super) fn sampled(opened: &OpenImage, manifest: &Manifest) -> form_delta::Result<()> {
+    verify_chunks(&opened.file, manifest, &sample(manifest.image_len_bytes())).map(drop)
 }
 
 /// Places that whoever damages an image can't foresee.

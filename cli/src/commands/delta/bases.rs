@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use form_delta::{
-    Applied, Encoded, Engine, Extent, FrameIndex, Hash, Image, Manifest, Plan, Spool, apply, encode, plan,
+    Applied, BlockIndex, Encoded, Engine, Extent, FrameIndex, Hash, Image, Manifest, Plan, Spool, apply, encode, plan,
 };
 use form_node::{ApiError, ErrorCode};
 
@@ -39,6 +39,11 @@ impl Bases {
     /// The artifact's own older image.
     pub(super) fn first(&self) -> Option<&Base> {
         self.0.first()
+    }
+
+    /// Where the blocks of the first stand, if that is known: for who has read that, and is done with it.
+    pub(super) fn take_blocks(&mut self) -> Option<BlockIndex> {
+        self.0.first_mut()?.blocks.take()
     }
 
     pub(super) fn encode(

@@ -2,10 +2,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use form_delta::ImageIndex;
+use form_delta::{BlockIndex, Extent, FileIdentity, Image, ImageIndex, Manifest};
 use form_node::{ApiError, ErrorCode};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
 use super::base::{index_path, open_image};
@@ -18,8 +19,8 @@ use crate::exit::Stop;
 use crate::output::Output;
 use crate::units;
 
-/// File systems stamp changes with a clock that ticks every 1 to 10 ms.
-const CLOCK_TICK: Duration = Duration::from_millis(20);
+/// Longest tick of the clock that file systems stamp changes with, and as much again.
+const CLOCK_TICK_MS_MAX: u32 = 20;
 
 /// What every image index begins with.
 const MAGIC: &[u8] = b"fmII";
@@ -47,12 +48,7 @@ pub(super) fn run(args: IndexArgs, workplace: &Workplace, output: Output) -> Res
     let index =
         stages.run("scan", || ImageIndex::build(&file)).map_err(|error| failure::of("indexed", &args.image, &error))?;
     let bytes = index.encode();
-    stages.run("write", || {
-        let mut written = OutputFile::create(&out, workplace)?;
-        written.file.write_all(&bytes).map_err(|error| failure::io("written", &out, &error))?;
-        written.sync()?;
-        written.replace()
-    })?;
+    stages.run("write", || write(&bytes, &out, workplace))?;
 
     let manifest = &index.manifest;
     let report = Report::new()
@@ -71,12 +67,55 @@ pub(super) fn run(args: IndexArgs, workplace: &Workplace, output: Output) -> Res
     Ok(())
 }
 
+/// Keeps what is known of an image that was just made of a base, beside it: the next command that has it as a base need not
+/// read it. `made` is where it may differ from the base; `blocks` are the base's.
+pub(super) fn keep(
+    image: &Path,
+    file: &File,
+    manifest: &Manifest,
+    (blocks, made): (Option<BlockIndex>, &[Extent]),
+    workplace: &Workplace,
+) -> Result<(), ApiError> {
+    let out = index_path(image);
+    must_be_an_index(&out)?;
+    let failed = |error| failure::of("indexed", image, &error);
+    let blocks = match blocks {
+        Some(blocks) => {
+            let again = file.try_clone().map_err(|error| failure::io("indexed", image, &error))?;
+            blocks.follow(&Image::from_file(again).map_err(failed)?, manifest.root(), made).map_err(failed)?
+        }
+        None => None,
+    };
+    let identity = FileIdentity::of(file).map_err(failed)?;
+    let index = ImageIndex { identity, manifest: manifest.clone(), blocks };
+    write(&index.encode(), &out, workplace)?;
+    // Until the command ends the image is ours. Whoever writes to it then must leave a trace.
+    wait_for_the_clock(file);
+    Ok(())
+}
+
+/// Not made durable: what a lost host leaves of it does not have its hash.
+fn write(index: &[u8], out: &Path, workplace: &Workplace) -> Result<(), ApiError> {
+    let mut written = OutputFile::create(out, workplace)?;
+    written.file.write_all(index).map_err(|error| failure::io("written", out, &error))?;
+    written.replace()
+}
+
 /// A write in the same tick as the last change would leave the file's times as they are.
-fn wait_for_the_clock(file: &File) {
+pub(super) fn wait_for_the_clock(file: &File) {
     let Ok(stat) = file.metadata() else { return };
-    let changed = Duration::new(u64::try_from(stat.ctime()).unwrap_or(0), stat.ctime_nsec() as u32);
-    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(changed);
-    std::thread::sleep(CLOCK_TICK.saturating_sub(age));
+    // File systems stamp changes with this clock, which moves on every 1 to 10 ms.
+    let is_later = || {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        (now.tv_sec, now.tv_nsec) > (stat.ctime(), stat.ctime_nsec())
+    };
+    // A clock that was set back is no reason to wait long.
+    for _ in 0..CLOCK_TICK_MS_MAX {
+        if is_later() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// What is there may be replaced only if it is an index, or nothing.

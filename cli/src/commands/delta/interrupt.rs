@@ -87,7 +87,7 @@ impl State {
 /// What a user must know of a file that was left half changed.
 pub(super) fn dirty_remark(path: &Path) -> String {
     format!(
-        "{} was being changed: it is neither the base nor the new image; remove it, and make it anew from the base",
+        "{} was being changed: it is neither the base nor the new image; the same command again undoes that first",
         path.display()
     )
 }

@@ -3,6 +3,7 @@
 mod apply;
 mod base;
 mod bases;
+mod bring;
 mod failure;
 mod index;
 mod info;
@@ -26,6 +27,7 @@ use crate::output::Output;
 pub(crate) enum DeltaCommand {
     Index(index::IndexArgs),
     Make(make::MakeArgs),
+    Standby(bring::StandbyArgs),
     Apply(apply::ApplyArgs),
     Info(info::InfoArgs),
 }
@@ -37,6 +39,7 @@ pub(super) async fn run(command: DeltaCommand, output: Output) -> Result<(), Sto
         DeltaCommand::Index(args) => index::run(args, &of_work, output),
         DeltaCommand::Make(args) => make::run(args, &of_work, output),
         DeltaCommand::Apply(args) => apply::run(args, &of_work, output),
+        DeltaCommand::Standby(args) => bring::run(args, output),
         DeltaCommand::Info(args) => info::run(args, output),
     };
     interrupt::until_interrupted(work, &workplace, output).await

@@ -49,11 +49,10 @@ impl<'a> OutputFile<'a> {
         sync_directory(&self.path)
     }
 
-    /// The same in place of what has this name now.
+    /// Gives it its name in place of what has that now.
     pub(super) fn replace(self) -> Result<(), ApiError> {
         let step = || rename(&self.temporary, &self.path);
-        self.workplace.publish(step).map_err(|error| failure::io("made", &self.path, &error))?;
-        sync_directory(&self.path)
+        self.workplace.publish(step).map_err(|error| failure::io("made", &self.path, &error))
     }
 }
 

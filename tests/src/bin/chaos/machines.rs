@@ -91,7 +91,9 @@ impl Image {
 pub(crate) fn all_come_from(now: &[Image], before: &[Image], which: impl Fn(usize) -> usize) -> Result<()> {
     for (image, number) in now.iter().zip(1..) {
         let from = which(number);
-        image.comes_from(&before[from - 1]).context(|| format!("the instance on node {number} is not that of {from}"))?;
+        image
+            .comes_from(&before[from - 1])
+            .context(|| format!("the instance on node {number} is not that of {from}"))?;
     }
     Ok(())
 }
