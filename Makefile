@@ -3,10 +3,10 @@
 CARGO = cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Debian packages: what builds the program, what makes and runs the guests, and the file systems that tests make.
-PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 util-linux xfsprogs btrfs-progs
+PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 nftables util-linux xfsprogs btrfs-progs
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long lint bench bench-compare bench-growth bench-pause mutants fuzz deny guest packages clean
+.PHONY: help demo test test-long chaos lint bench bench-compare bench-growth bench-pause mutants fuzz deny guest packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,11 @@ test-long: packages guest ## every effect fails, one after the other (an hour an
 	$(CARGO) build --locked -p form
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-node --test engine every_effect -- --nocapture
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-tests --test killed -- --nocapture
+
+chaos: packages ## N commits of three real nodes while something breaks (SEED=s begins there; GUESTS=1 with real guests)
+	@if [ -n "$(filter-out 0,$(GUESTS))" ]; then $(MAKE) --no-print-directory guest; fi
+	$(CARGO) build --locked -p form -p form-tests
+	N=$(N) SEED=$(SEED) GUESTS=$(GUESTS) $(TARGET)/debug/form-chaos
 
 lint: packages ## formatting and clippy, without a warning
 	$(CARGO) fmt --all --check

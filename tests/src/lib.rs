@@ -6,6 +6,8 @@
 
 mod assets;
 mod cluster;
+mod commit;
+mod disks;
 mod error;
 mod faulty_qemu;
 mod form;
@@ -15,6 +17,7 @@ mod marks;
 mod mutants;
 mod network;
 mod node;
+mod rest;
 mod room;
 mod scene;
 mod serial;
@@ -22,6 +25,8 @@ mod signals;
 
 pub use assets::Assets;
 pub use cluster::{Cluster, Plan};
+pub use commit::{Commit, Ended};
+pub use disks::Disks;
 pub use error::{Context, Error, Result};
 pub use faulty_qemu::FaultyQemu;
 pub use form::{Answer, Form, Refusal};
@@ -29,7 +34,8 @@ pub use guest::Guest;
 pub use http::{Reply, send};
 pub use marks::Marks;
 pub use mutants::{Mutant, Mutants};
-pub use network::Network;
+pub use network::{Network, Trouble};
 pub use node::{Node, NodeOptions};
+pub use rest::at_rest;
 pub use room::Room;
 pub use scene::Scene;
