@@ -150,7 +150,7 @@ impl Cluster {
     pub fn keep_files(mut self) -> Result<PathBuf> {
         self.ended_well = true;
         for node in &mut self.nodes {
-            node.kill();
+            let _ = node.kill(); // gone already is fine
         }
         self.scene.keep_files()?;
         Ok(self.scene.dir().to_owned())

@@ -104,7 +104,8 @@ impl Node {
                 return Err(Error::new(format!("node {} ended with {status}: {}", self.name, self.log_tail())));
             }
             if Instant::now() > until {
-                self.kill();
+                // It has ended by itself, or does so now.
+                let _ = self.kill();
                 return Err(Error::new(format!("node {} does not answer: {}", self.name, self.log_tail())));
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -138,15 +139,6 @@ impl Node {
             self.process = None;
         }
         Ok(status)
-    }
-
-    /// SIGKILL: it does nothing more. Its guests run on.
-    pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // Gone already is what is wanted.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
     }
 
     /// SIGSTOP: it stands still, and what it holds stays held.
@@ -260,6 +252,6 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.kill();
+        let _ = self.kill(); // gone already is fine
     }
 }

@@ -140,7 +140,7 @@ fn promise_1_a_coordinator_that_never_comes_back() -> Result<()> {
         let (before, head) = (stage.change()?, stage.head()?);
         let mut commit = stage.begin(SOURCE, &[])?;
         assert!(commit.wait_for(word, BOUND), "it never came to {word}");
-        stage.cluster.node(SOURCE).kill();
+        stage.cluster.node(SOURCE).kill()?;
         stage.network.trouble(SOURCE - 1, Trouble::Cut)?;
         commit.kill();
 

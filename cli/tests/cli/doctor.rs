@@ -20,7 +20,7 @@ fn each_finding_has_its_remedy_and_a_problem_is_an_exit_code() {
     ]);
     let node = FakeNode::start(move |request, _| {
         let view = json!({ "node_id": "d0", "running": true, "healthy": false, "findings": findings });
-        (request.path == "/api/v1/health").then(|| Answer::Json(200, view))
+        (request.path == "/api/v1/health").then_some(Answer::Json(200, view))
     });
     assert_data_eq!(
         form(&["node", "doctor", "--node", &node.url]).to_string(),

@@ -79,7 +79,7 @@ pub(super) fn db(findings: &mut Findings, layout: &Layout) -> Option<NodeDb> {
     if !layout.db().exists() {
         return None;
     }
-    match NodeDb::open(&layout.db()) {
+    match NodeDb::open(layout) {
         Ok(db) => Some(db),
         Err(error) => {
             findings.failed("settings", &error, "bring node.db back from a backup: docs/operate.md");
