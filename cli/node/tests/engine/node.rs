@@ -175,7 +175,7 @@ impl Node {
     pub(crate) async fn ended(&mut self) -> Result<(), ApiError> {
         let (runtime, running) = self.process.take().expect("it ran");
         let ended = tokio::time::timeout(Duration::from_secs(40), running).await;
-        end(runtime);
+        end(runtime, &self.under);
         ended.expect("it ends").expect("no panic")
     }
 
