@@ -3,10 +3,10 @@
 CARGO = cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Debian packages: what builds the program, what makes and runs the guests, and the file systems that tests make.
-PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 util-linux xfsprogs btrfs-progs
+PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 nftables util-linux xfsprogs btrfs-progs
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long lint bench bench-compare bench-growth bench-pause fuzz deny guest packages clean
+.PHONY: help demo test test-long chaos lint bench bench-compare bench-growth bench-pause mutants fuzz deny guest packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,11 @@ test-long: packages guest ## every effect fails, one after the other (an hour an
 	$(CARGO) build --locked -p form
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-node --test engine every_effect -- --nocapture
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-tests --test killed -- --nocapture
+
+chaos: packages ## N commits of three real nodes while something breaks (SEED=s begins there; GUESTS=1 with real guests)
+	@if [ -n "$(filter-out 0,$(GUESTS))" ]; then $(MAKE) --no-print-directory guest; fi
+	$(CARGO) build --locked -p form -p form-tests
+	N=$(N) SEED=$(SEED) GUESTS=$(GUESTS) $(TARGET)/debug/form-chaos
 
 lint: packages ## formatting and clippy, without a warning
 	$(CARGO) fmt --all --check
@@ -51,6 +56,9 @@ bench-pause: packages guest ## how long real guests of 512 MiB to 4 GiB stand st
 	@mkdir -p target/bench
 	$(CARGO) build --locked --release -p form -p form-benches
 	$(BENCH) pause && $(BENCH) report
+
+mutants: packages ## change one line at a time and show which test catches it (M='part of a name' for some of them)
+	$(CARGO) run --locked -p form-tests --bin form-mutants -- $(if $(M),"$(M)")
 
 fuzz: packages ## a minute on each fuzz target (needs nightly and cargo-fuzz)
 	@$(CARGO) +nightly fuzz --version > /dev/null 2>&1 || \

@@ -5,6 +5,9 @@ use form_node::{ApiError, ErrorCode};
 /// Ended by Ctrl-C (128 + SIGINT, as shells have it).
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// `form node doctor` found a problem.
+pub(crate) const UNHEALTHY: u8 = 11;
+
 /// Shown at the end of `form --help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
@@ -19,6 +22,7 @@ Exit codes:
     8  the commit failed and was undone: nothing changed
     9  the node or its state store can't be reached
    10  something is missing on the host (QEMU, a kernel)
+   11  form node doctor found something that has to be mended
    70  a fault of ours
   130  ended by Ctrl-C
 
@@ -29,6 +33,8 @@ Errors say what happened, why, and what to do. With --json they are one JSON obj
 pub(crate) enum Stop {
     /// It failed.
     Failed(ApiError),
+    /// It has its result, and that is bad news.
+    Unhealthy,
     /// The user ended it, and was told what that means.
     Interrupted,
 }

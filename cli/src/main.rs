@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     match answer {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop::Failed(error)) => output.failure(&error),
+        Err(Stop::Unhealthy) => ExitCode::from(exit::UNHEALTHY),
         Err(Stop::Interrupted) => ExitCode::from(exit::INTERRUPTED),
     }
 }

@@ -1,5 +1,7 @@
 //! Nodes that share a state store, and a key for them.
 
+use std::path::PathBuf;
+
 use form_node::api::types::{Created, InstanceView};
 
 use crate::{Assets, Context, Error, Form, Guest, Node, NodeOptions, Result, Scene};
@@ -139,6 +141,24 @@ impl Cluster {
         }
         self.ended_well = true;
         self.scene.remove()
+    }
+
+    /// Ends it and leaves its files where they are; where that is.
+    ///
+    /// # Errors
+    /// A process does not end.
+    pub fn keep_files(mut self) -> Result<PathBuf> {
+        self.ended_well = true;
+        for node in &mut self.nodes {
+            node.kill();
+        }
+        self.scene.keep_files()?;
+        Ok(self.scene.dir().to_owned())
+    }
+
+    /// How many nodes it has.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Leaves it all running; the nodes' pids.

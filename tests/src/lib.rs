@@ -6,14 +6,18 @@
 
 mod assets;
 mod cluster;
+mod commit;
+mod disks;
 mod error;
 mod faulty_qemu;
 mod form;
 mod guest;
 mod http;
 mod marks;
+mod mutants;
 mod network;
 mod node;
+mod rest;
 mod room;
 mod scene;
 mod serial;
@@ -21,13 +25,17 @@ mod signals;
 
 pub use assets::Assets;
 pub use cluster::{Cluster, Plan};
+pub use commit::{Commit, Ended};
+pub use disks::Disks;
 pub use error::{Context, Error, Result};
 pub use faulty_qemu::FaultyQemu;
 pub use form::{Answer, Form, Refusal};
 pub use guest::Guest;
 pub use http::{Reply, send};
 pub use marks::Marks;
-pub use network::Network;
+pub use mutants::{Mutant, Mutants};
+pub use network::{Network, Trouble};
 pub use node::{Node, NodeOptions};
+pub use rest::at_rest;
 pub use room::Room;
 pub use scene::Scene;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -92,35 +92,82 @@ impl Node {
         })
     }
 
-    /// Runs it, and waits until it answers.
+    /// Runs it, and waits until it answers. One that runs already is only waited for.
     ///
     /// # Errors
     /// It ended, or does not answer; with the end of its log.
     pub fn start(&mut self) -> Result<()> {
+        self.begin()?;
+        let until = Instant::now() + PATIENCE;
+        while self.view().is_err() {
+            if let Some(status) = self.exited()? {
+                return Err(Error::new(format!("node {} ended with {status}: {}", self.name, self.log_tail())));
+            }
+            if Instant::now() > until {
+                self.kill();
+                return Err(Error::new(format!("node {} does not answer: {}", self.name, self.log_tail())));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Runs it, if it does not run, and waits for nothing.
+    ///
+    /// # Errors
+    /// It can't be run.
+    pub fn begin(&mut self) -> Result<()> {
+        if self.process.is_some() && self.exited()?.is_none() {
+            return Ok(());
+        }
         let io = || format!("run node {}", self.name);
         let log = File::options().create(true).append(true).open(&self.log).context(io)?;
         // A group of its own: a Ctrl-C on the terminal is for whoever runs it.
         let mut command =
             self.form.command(["node".as_ref(), "run".as_ref(), "--data".as_ref(), self.data.as_os_str()]);
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone().context(io)?).stderr(log);
-        let mut process = command.spawn().context(io)?;
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = process.try_wait().context(io)? {
-                return Err(Error::new(format!("node {} ended with {status}: {}", self.name, self.log_tail())));
-            }
-            if self.view().is_ok() {
-                break;
-            }
-            if Instant::now() > until {
-                let _ = process.kill();
-                let _ = process.wait();
-                return Err(Error::new(format!("node {} does not answer: {}", self.name, self.log_tail())));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        self.process = Some(process);
+        self.process = Some(command.spawn().context(io)?);
         Ok(())
+    }
+
+    /// How it ended, if it has ended by itself.
+    fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(process) = &mut self.process else { return Ok(None) };
+        let status = process.try_wait().context(|| format!("look at node {}", self.name))?;
+        if status.is_some() {
+            self.process = None;
+        }
+        Ok(status)
+    }
+
+    /// SIGKILL: it does nothing more. Its guests run on.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Gone already is what is wanted.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// SIGSTOP: it stands still, and what it holds stays held.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let process = self.process.as_ref().ok_or_else(|| Error::new(format!("node {} does not run", self.name)))?;
+        kill_process(Pid::from_child(process), signal).context(|| format!("signal node {}", self.name))
     }
 
     /// What it says of itself.
@@ -198,9 +245,14 @@ impl Node {
         self.process.take().map(|process| process.id())
     }
 
-    /// The last lines of its log.
+    /// Its log, of all its runs.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The last lines of it.
     pub fn log_tail(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n    ")
     }
@@ -208,10 +260,6 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // Gone already is what is wanted.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.kill();
     }
 }

@@ -61,6 +61,15 @@ impl Scene {
         processes(&self.dir, |kind| kind == Kind::Form || kind == Kind::Qemu)
     }
 
+    /// Ends every process of it, and leaves its files to whoever looks for the reason.
+    ///
+    /// # Errors
+    /// What could not be ended.
+    pub fn keep_files(&mut self) -> Result<()> {
+        self.keep();
+        end(&self.dir)
+    }
+
     /// Ends every process of it and removes the directory.
     ///
     /// # Errors
@@ -83,11 +92,22 @@ impl Drop for Scene {
 }
 
 pub(crate) fn remove(dir: &Path) -> Result<()> {
+    end(dir)?;
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(|| format!("remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ends every process that names the directory.
+fn end(dir: &Path) -> Result<()> {
     let until = Instant::now() + GONE_WITHIN;
     loop {
         let left = processes(dir, |_| true);
         if left.is_empty() {
-            break;
+            return Ok(());
         }
         if Instant::now() > until {
             return Err(Error::new(format!("processes {left:?} of {} do not end", dir.display())));
@@ -97,12 +117,6 @@ pub(crate) fn remove(dir: &Path) -> Result<()> {
             let _ = kill_process(pid, Signal::KILL);
         }
         std::thread::sleep(Duration::from_millis(20));
-    }
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context(|| format!("remove {}", dir.display()))
-        }
-        _ => Ok(()),
     }
 }
 

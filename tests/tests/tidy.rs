@@ -21,6 +21,17 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("form-tests", &["form-node", "form-delta"]),
 ];
 
+/// Lines of form-node, outside of its store, that may name how a commit ended, at most; and what they do there. None of
+/// them decides what happens next: that is form-proto's.
+const OUTCOME_LINES: [(&str, usize, &str); 6] = [
+    ("cli/node/src/engine/coordinate.rs", 11, "the store's answers, as the machines know them; events"),
+    ("cli/node/src/engine/core_impl.rs", 3, "how an attempt is shown"),
+    ("cli/node/src/engine/hints.rs", 3, "the effect of an outcome on what QEMU recorded"),
+    ("cli/node/src/engine/participate.rs", 2, "what travels beside a message"),
+    ("cli/node/src/engine/seed.rs", 1, "whoever joins waits for the first commit"),
+    ("cli/node/src/engine/serve.rs", 4, "a message is held against the store; events"),
+];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate is in the repository").to_owned()
 }
@@ -188,4 +199,19 @@ fn nothing_names_the_machine_it_was_written_on() {
     let here = root().to_string_lossy().into_owned();
     let found = lines_that(&files(), |_, line| line.contains(&here) || line.contains("/home/"));
     none("absolute paths of one machine", &found);
+}
+
+/// The node acts, form-proto decides: a branch on a commit's outcome anywhere else would by-pass what the model has explored.
+#[test]
+fn outcomes_are_branched_on_in_form_proto() {
+    let names =
+        ["Outcome::Committed", "Outcome::Aborted", "OutcomeRead::", "AttemptState::Committed", "AttemptState::Aborted"];
+    let mut files = rust_files();
+    files.retain(|name, _| name.starts_with("cli/node/src/") && !name.starts_with("cli/node/src/store/"));
+    let lines = lines_that(&files, |_, line| names.iter().any(|outcome| line.contains(outcome)));
+    let file = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
+    let count = |name: &str| lines.iter().filter(|line| file(line) == name).count();
+    let most = |name: &str| OUTCOME_LINES.iter().find(|(file, _, _)| *file == name).map_or(0, |(_, most, _)| *most);
+    let too_many: Vec<_> = lines.iter().filter(|line| count(&file(line)) > most(&file(line))).cloned().collect();
+    none("more lines that branch on an outcome than are known of", &too_many);
 }

@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use form_transport::BiStream;
 use futures_util::stream::BoxStream;
 
+use crate::api::flight::FlightView;
+use crate::api::health::HealthView;
 use crate::api::types::{AttemptEvent, AttemptView, CommitAccepted, CommitVmRequest, CreateRequest, Created, NodeView};
 use crate::auth::{Address, Authorised, SignedRequest};
 use crate::error::ApiError;
@@ -35,6 +37,10 @@ pub trait Core: Send + Sync + 'static {
     async fn pinned_owner(&self, instance_id: &str) -> Result<Option<Address>, ApiError>;
     /// What the node is and can do.
     async fn view(&self) -> Result<NodeView, ApiError>;
+    /// What is in flight here, without waiting for the state store.
+    async fn flight(&self) -> Result<FlightView, ApiError>;
+    /// What is right and wrong with this node.
+    async fn health(&self) -> Result<HealthView, ApiError>;
     /// Makes an instance on this node.
     async fn create(&self, signed: Signed, request: CreateRequest) -> Result<Created, ApiError>;
     /// Boots a stopped instance of this node.

@@ -13,6 +13,6 @@ pub mod spec;
 pub mod store;
 
 pub use crate::core::{Core, Signed};
-pub use engine::{InitOptions, Initialised, init, remove, run, run_on};
+pub use engine::{InitOptions, Initialised, doctor, init, remove, run, run_on};
 pub use error::{ApiError, ErrorCode};
 pub use form_vmm_hooks::keeper::{KeeperCommand, run as keep};

@@ -14,26 +14,26 @@ use snapbox::{assert_data_eq, str};
 use crate::run::{command, form};
 
 /// A free address for the API and one for the transport. Nobody else is given them while the sockets live.
-fn addresses() -> (TcpListener, UdpSocket) {
+pub(crate) fn addresses() -> (TcpListener, UdpSocket) {
     (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap())
 }
 
-fn init(dir: &Path, data: &Path, api: SocketAddr, quic: SocketAddr) -> crate::run::Ran {
+pub(crate) fn init(dir: &Path, data: &Path, api: SocketAddr, quic: SocketAddr) -> crate::run::Ran {
     let store = format!("sqlite:{}", dir.join("state.db").display());
     let (data, api, quic) = (data.to_str().unwrap(), api.to_string(), quic.to_string());
     form(&["node", "init", "--json", "--data", data, "--store", &store, "--api", &api, "--quic", &quic])
 }
 
 /// A node that answers on its API.
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     /// What it says, read as it comes: it would wait for a reader that does not read.
     log: Receiver<String>,
     said: Vec<String>,
 }
 
 impl Running {
-    fn start(data: &Path) -> Self {
+    pub(crate) fn start(data: &Path) -> Self {
         let mut command = command(&["node", "run", "--data", data.to_str().unwrap()]);
         let mut child = command.env("FORM_LOG", "debug").spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
@@ -47,7 +47,7 @@ impl Running {
     }
 
     /// Its exit code after a signal, and all it said.
-    fn end(mut self, signal: Signal) -> (Option<i32>, Vec<String>) {
+    pub(crate) fn end(mut self, signal: Signal) -> (Option<i32>, Vec<String>) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
         let code = self.child.wait().unwrap().code();
         let mut said = std::mem::take(&mut self.said);
@@ -131,7 +131,7 @@ fix: a node runs once: stop the other `form node run`, or use the one that is th
     assert_data_eq!(
         notes.join("\n"),
         str![[r#"
-ending when the requests under way are answered; a second signal ends at once
+ending: commits under way are finished or undone first, for 20 s at most; a second signal ends at once
 its VMs go on running: the next `form node run` adopts them; `form manage stop` is what ends one
 "#]]
     );

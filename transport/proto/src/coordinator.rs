@@ -6,25 +6,13 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::{AttemptId, Body, CommitId, Epoch, Member, Message, Millis, Outcome};
+use borsh::{BorshDeserialize, BorshSerialize};
 
-/// How long things may take, in ms.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// A message that was not answered is sent again after this.
-    pub resend_ms: u64,
-    /// A store call whose outcome is unknown is looked into again after this.
-    pub store_retry_ms: u64,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { resend_ms: 2_000, store_retry_ms: 500 }
-    }
-}
+use crate::limits::{RESEND, TRANSACTION};
+use crate::{AttemptId, Body, CommitId, Epoch, Member, Message, Millis, Outcome, Refusal};
 
 /// What an attempt is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub struct Plan {
     /// Its name.
     pub attempt: AttemptId,
@@ -34,12 +22,10 @@ pub struct Plan {
     pub members: u16,
     /// Past it the attempt is aborted, as long as commit(A) was not asked for.
     pub give_up_at: Option<Millis>,
-    /// Intervals.
-    pub timing: Timing,
 }
 
 /// Where an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Asking every target whether it could take the commit.
     Preflight,
@@ -62,7 +48,7 @@ pub enum Phase {
 }
 
 /// What the store answered to commit(A) or abort(A). It decides nothing: the outcome is read back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub enum StoreReply {
     /// The transaction was applied, or had been.
     Applied,
@@ -73,7 +59,7 @@ pub enum StoreReply {
 }
 
 /// A linearizable read of an attempt's outcome. An absent record means aborted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub enum OutcomeRead {
     /// Neither yet.
     Pending,
@@ -86,7 +72,7 @@ pub enum OutcomeRead {
 }
 
 /// What the coordinator is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub enum CoordinatorInput {
     /// A target could take the commit.
     Fit(Member),
@@ -113,7 +99,7 @@ pub enum CoordinatorInput {
 }
 
 /// What the coordinator asks of its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CoordinatorOutput {
     /// Ask a target whether it can take a commit.
     Preflight(Member),
@@ -133,20 +119,28 @@ pub enum CoordinatorOutput {
     Entered(Phase),
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Progress {
-    fit: bool,
-    offered: bool,
-    ready: bool,
-    active: bool,
-    settled: bool,
+/// How far a participant is, as its coordinator has heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Progress {
+    /// It could take the commit.
+    pub fit: bool,
+    /// It was offered the commit.
+    pub offered: bool,
+    /// It has the images.
+    pub ready: bool,
+    /// It has restored them.
+    pub active: bool,
+    /// It has carried the outcome out, and the store knows.
+    pub settled: bool,
 }
 
 /// The machine of one attempt.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Coordinator {
     plan: Plan,
     phase: Phase,
+    /// When that began.
+    since: Millis,
     commit: Option<CommitId>,
     members: Vec<Progress>,
     next: Option<Millis>,
@@ -156,18 +150,19 @@ pub struct Coordinator {
 impl Coordinator {
     /// The attempt as begin(A) has just made it. Its first outputs are waiting.
     #[must_use]
-    pub fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan, now: Millis) -> Self {
         let mut this = Self {
             plan,
             phase: Phase::Preflight,
+            since: now,
             commit: None,
             members: alloc::vec![Progress::default(); usize::from(plan.members)],
             next: None,
             outputs: VecDeque::new(),
         };
-        this.enter(Phase::Preflight);
+        this.enter(Phase::Preflight, now);
         this.outputs.extend((1..plan.members).map(|m| CoordinatorOutput::Preflight(Member(m))));
-        this.preflight_done();
+        this.preflight_done(now);
         this
     }
 
@@ -175,6 +170,12 @@ impl Coordinator {
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// How far a participant is.
+    #[must_use]
+    pub fn member(&self, member: Member) -> Option<Progress> {
+        self.members.get(usize::from(member.0)).copied()
     }
 
     /// When to hand in [`CoordinatorInput::Tick`].
@@ -200,27 +201,25 @@ impl Coordinator {
                 if let Some(progress) = self.progress(member) {
                     progress.fit = true;
                 }
-                self.preflight_done();
+                self.preflight_done(now);
             }
             (In::Captured(commit), Phase::Capture) => {
                 self.commit = Some(commit);
-                self.enter(Phase::Stage);
+                self.enter(Phase::Stage, now);
                 self.resend(now);
             }
-            (In::Message(member, message), _) => self.message(member, message),
+            (In::Message(member, message), _) => self.message(member, message, now),
             (In::LeaseConfirmed, Phase::Confirm) => {
-                self.enter(Phase::Activate);
+                self.enter(Phase::Activate, now);
                 self.resend(now);
             }
             (In::Unfit(_), Phase::Preflight)
             | (In::CaptureFailed, Phase::Capture)
-            | (In::LeaseLost, Phase::Confirm)
-            | (In::Cancel, Phase::Preflight | Phase::Capture | Phase::Stage | Phase::Confirm | Phase::Activate) => {
-                self.abort()
-            }
+            | (In::LeaseLost, Phase::Confirm) => self.abort(now),
+            (In::Cancel, _) if self.may_give_up() => self.abort(now),
             // A refused commit(A) can only mean that it can never be applied: somebody else decided, or the head or
             // the membership moved. Close the attempt; what then stands in the store is read as always.
-            (In::StoreReplied(StoreReply::Refused), Phase::Commit) => self.abort(),
+            (In::StoreReplied(StoreReply::Refused), Phase::Commit) => self.abort(now),
             (In::StoreReplied(_), Phase::Commit | Phase::Abort) => {
                 self.next = None;
                 self.outputs.push_back(CoordinatorOutput::ReadOutcome);
@@ -228,16 +227,14 @@ impl Coordinator {
             (In::OutcomeRead(read), Phase::Commit | Phase::Abort) => match read {
                 OutcomeRead::Committed => self.decided(Outcome::Committed, now),
                 OutcomeRead::Aborted => self.decided(Outcome::Aborted, now),
-                OutcomeRead::Pending | OutcomeRead::Unknown => {
-                    self.next = Some(now.after(self.plan.timing.store_retry_ms))
-                }
+                OutcomeRead::Pending | OutcomeRead::Unknown => self.next = Some(TRANSACTION.after(self.since, now)),
             },
             (In::Tick, _) => self.tick(now),
             _ => {}
         }
     }
 
-    fn message(&mut self, member: Member, message: Message) {
+    fn message(&mut self, member: Member, message: Message, now: Millis) {
         if message.attempt != self.plan.attempt || message.epoch != self.plan.epoch {
             return;
         }
@@ -249,24 +246,30 @@ impl Coordinator {
             (Body::Ready, Phase::Stage) => {
                 progress.ready = true;
                 if self.members.iter().all(|m| m.ready) {
-                    self.next = None;
-                    self.enter(Phase::Confirm);
+                    self.enter(Phase::Confirm, now);
                     self.outputs.push_back(CoordinatorOutput::ConfirmLease);
                 }
             }
             (Body::Active, Phase::Activate) => {
                 progress.active = true;
                 if self.members.iter().all(|m| m.active) {
-                    self.enter(Phase::Commit);
+                    self.enter(Phase::Commit, now);
                     self.ask_commit();
                 }
             }
+            // It settles an earlier attempt first; the offer is made again.
+            (Body::Refused(Refusal::Busy(_)), _) => {}
             (Body::Refused(_) | Body::Settled(Outcome::Aborted), Phase::Stage | Phase::Confirm | Phase::Activate) => {
-                self.abort()
+                self.abort(now)
             }
             (Body::Settled(outcome), Phase::Finalize(decided)) if outcome == decided => {
                 progress.settled = true;
-                self.finalize_done();
+                self.finalize_done(now);
+            }
+            // It is past this attempt: nobody comes to a later one before this one is settled there.
+            (Body::Refused(Refusal::Stale), Phase::Finalize(_)) => {
+                progress.settled = true;
+                self.finalize_done(now);
             }
             _ => {}
         }
@@ -274,7 +277,7 @@ impl Coordinator {
 
     fn tick(&mut self, now: Millis) {
         if self.may_give_up() && self.plan.give_up_at.is_some_and(|at| now >= at) {
-            return self.abort();
+            return self.abort(now);
         }
         if self.next.is_none_or(|next| now < next) {
             return;
@@ -294,38 +297,35 @@ impl Coordinator {
         matches!(self.phase, Phase::Preflight | Phase::Capture | Phase::Stage | Phase::Confirm | Phase::Activate)
     }
 
-    fn preflight_done(&mut self) {
+    fn preflight_done(&mut self, now: Millis) {
         if self.phase == Phase::Preflight && self.members.iter().skip(1).all(|m| m.fit) {
-            self.enter(Phase::Capture);
+            self.enter(Phase::Capture, now);
             self.outputs.push_back(CoordinatorOutput::Capture);
         }
     }
 
     fn ask_commit(&mut self) {
-        self.next = None;
         if let Some(commit) = self.commit {
             self.outputs.push_back(CoordinatorOutput::Commit(commit));
         }
     }
 
-    fn abort(&mut self) {
-        self.next = None;
-        self.enter(Phase::Abort);
+    fn abort(&mut self, now: Millis) {
+        self.enter(Phase::Abort, now);
         self.outputs.push_back(CoordinatorOutput::Abort);
     }
 
     fn decided(&mut self, outcome: Outcome, now: Millis) {
-        self.enter(Phase::Finalize(outcome));
+        self.enter(Phase::Finalize(outcome), now);
         self.resend(now);
-        self.finalize_done();
+        self.finalize_done(now);
     }
 
-    fn finalize_done(&mut self) {
+    fn finalize_done(&mut self, now: Millis) {
         if let Phase::Finalize(outcome) = self.phase
             && self.members.iter().all(|m| m.settled || !m.offered)
         {
-            self.next = None;
-            self.enter(Phase::Settled(outcome));
+            self.enter(Phase::Settled(outcome), now);
         }
     }
 
@@ -344,15 +344,17 @@ impl Coordinator {
             };
             self.outputs.push_back(CoordinatorOutput::Send(Member(index), Message { attempt, epoch, body }));
         }
-        self.next = Some(now.after(self.plan.timing.resend_ms));
+        self.next = Some(RESEND.after(self.since, now));
     }
 
     fn progress(&mut self, member: Member) -> Option<&mut Progress> {
         self.members.get_mut(usize::from(member.0))
     }
 
-    fn enter(&mut self, phase: Phase) {
+    fn enter(&mut self, phase: Phase, now: Millis) {
         self.phase = phase;
+        self.since = now;
+        self.next = None;
         self.outputs.push_back(CoordinatorOutput::Entered(phase));
     }
 }

@@ -23,12 +23,18 @@ mod coordinator;
 mod ids;
 mod limits;
 mod message;
+mod owed;
 mod participant;
 mod record;
+mod retry;
+mod trace;
 
-pub use coordinator::{Coordinator, CoordinatorInput, CoordinatorOutput, OutcomeRead, Phase, Plan, StoreReply, Timing};
+pub use coordinator::{
+    Coordinator, CoordinatorInput, CoordinatorOutput, OutcomeRead, Phase, Plan, Progress, StoreReply,
+};
 pub use ids::{AttemptId, CommitId, Epoch, Member, Millis, Outcome};
 pub use limits::MESSAGE_BYTES_MAX;
 pub use message::{Body, MESSAGE_VERSION, Message, MessageError, Refusal};
 pub use participant::{Participant, ParticipantInput, ParticipantOutput};
 pub use record::{RECORD_VERSION, Record, RecordError, Settled, Step, Work};
+pub use trace::{Machine, TRACE_VERSION, TraceError, TraceProblem, replay, trace_line, trace_start};

@@ -12,7 +12,7 @@ use crate::{AttemptId, CommitId, Epoch, Outcome};
 pub const MESSAGE_VERSION: u8 = 1;
 
 /// One message; the attempt and its epoch are in each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub struct Message {
     /// The attempt it is about.
     pub attempt: AttemptId,
@@ -23,7 +23,7 @@ pub struct Message {
 }
 
 /// What a message says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub enum Body {
     /// Coordinator: here is a commit; build and verify its images.
     Offer {
@@ -40,23 +40,23 @@ pub enum Body {
     Active,
     /// Participant: no; it runs what it ran before, or will.
     Refused(Refusal),
-    /// Participant: the outcome is carried out here. `Settled(Aborted)` before any outcome was announced means that
-    /// it could not restore the images and has undone the attempt alone.
+    /// Participant: the outcome is carried out here, and the store has been told so. `Settled(Aborted)` before any
+    /// outcome was announced means that it could not restore the images and has undone the attempt alone.
     Settled(Outcome),
 }
 
 /// Why a participant says no. The text for people travels beside the message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub enum Refusal {
-    /// It is in another attempt, not settled yet.
+    /// It is in an earlier attempt, which it settles first. No reason to abort: the offer is made again.
     Busy(AttemptId),
     /// The offer does not stand up to the participant's own checks, or the images could not be built.
     Stage,
-    /// The message is of an epoch that is settled here, for another attempt.
+    /// The message is of an earlier epoch than this participant has come to: it holds nothing of that attempt any more.
     Stale,
     /// Asked to activate what was never made ready here.
     NotPrepared,
-    /// It could not restore the images, and is about to undo that. Said at once: the others stand still meanwhile.
+    /// It could not restore the images, and is undoing that. Said at once: the others stand still meanwhile.
     Activate,
 }
 

@@ -10,7 +10,7 @@ use crate::{AttemptId, CommitId, Epoch, Outcome};
 pub const RECORD_VERSION: u8 = 1;
 
 /// The attempt that a participant works on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub struct Work {
     /// Which.
     pub attempt: AttemptId,
@@ -21,7 +21,7 @@ pub struct Work {
 }
 
 /// How far it has durably come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub enum Step {
     /// Images verified and durable. From here on the instance is locked to the attempt.
     Prepared,
@@ -36,7 +36,7 @@ pub enum Step {
 }
 
 /// The last attempt that was carried out here, whichever way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub struct Settled {
     /// Which.
     pub attempt: AttemptId,
@@ -47,7 +47,7 @@ pub struct Settled {
 }
 
 /// All that is durable of a participant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
 pub struct Record {
     /// The last settled attempt.
     pub settled: Option<Settled>,

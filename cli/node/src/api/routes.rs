@@ -7,7 +7,7 @@ use axum::http::Method;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::answer::{no_method, no_route, to_its_end};
-use super::{attempts, commit, console, grants, instances, openapi};
+use super::{attempts, commit, console, flight, grants, health, instances, openapi};
 use crate::auth::Level;
 use crate::core::Core;
 
@@ -78,6 +78,12 @@ pub(super) fn table() -> Vec<Route> {
     vec![
         route(Method::GET, "/node", "What this node is and can do",
             Anyone, None, (200, One("NodeView")), get(instances::node)),
+        route(Method::GET, "/health", "What is right and wrong with this node",
+            Anyone, None, (200, One("HealthView")), get(health::show)),
+        route(Method::GET, "/flight", "What is in flight on this node; answered without the state store",
+            Anyone, None, (200, One("FlightView")), get(flight::here)),
+        route(Method::GET, "/nodes/{id}/flight", "What is in flight on a node",
+            Anyone, None, (200, One("FlightView")), get(flight::there)),
         route(Method::GET, "/instances", "All instances of the installation",
             Anyone, None, (200, Many("InstanceView")), get(instances::list)),
         route(Method::POST, "/instances", "Make an instance here, from a spec or like another one (a Manager of that one)",

@@ -176,6 +176,12 @@ impl Attempt {
         self.events.phase(None, phase);
     }
 
+    /// The running phase, and for how long it has been.
+    pub(crate) fn phase_now(&self) -> Option<(String, Duration)> {
+        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        phase.as_ref().map(|(phase, since)| (phase.clone(), since.elapsed()))
+    }
+
     /// Adds the running phase's time to the summary.
     pub(crate) fn leave(&self) {
         let left = self.phase.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -29,6 +29,11 @@ impl<T: Clone> Attempts<T> {
         self.by_id.get(&id).cloned()
     }
 
+    /// Those that are not settled.
+    pub(crate) fn in_flight(&self) -> Vec<T> {
+        self.by_id.iter().filter(|(id, _)| !self.settled.contains(id)).map(|(_, attempt)| attempt.clone()).collect()
+    }
+
     pub(crate) fn settled(&mut self, id: AttemptId) {
         self.settled.push_back(id);
         if self.settled.len() > SETTLED_ATTEMPTS_MAX
@@ -55,5 +60,6 @@ mod tests {
         assert_eq!(attempts.by_id.len(), SETTLED_ATTEMPTS_MAX + 1);
         assert_eq!((attempts.get(id(2)), attempts.get(id(3))), (None, Some(3)));
         assert_eq!(attempts.get(id(200)), Some(200), "it is not settled");
+        assert_eq!(attempts.in_flight(), [200]);
     }
 }

@@ -52,7 +52,9 @@ pub(crate) fn carry_out(node: &Arc<Node>, id: AttemptId, output: CoordinatorOutp
             },
             CoordinatorOutput::Commit(commit) => {
                 let bytes = attempt.capture.get().map(|c| c.commit.encode()).unwrap_or_default();
-                match node.store.commit(attempt.hex(), &hex::encode(commit.0), &bytes).await {
+                let answer = node.store.commit(attempt.hex(), &hex::encode(commit.0), &bytes).await;
+                node.store_silence.heard(&answer);
+                match answer {
                     Ok(store::Commit::Committed) => In::StoreReplied(StoreReply::Applied),
                     Ok(store::Commit::Refused(refusal)) => {
                         attempt.events.failed(refused(&refusal));
@@ -86,6 +88,7 @@ pub(crate) fn carry_out(node: &Arc<Node>, id: AttemptId, output: CoordinatorOutp
 /// What the store says of an attempt.
 pub(crate) async fn read_outcome(node: &Node, attempt_hex: &str) -> OutcomeRead {
     let read = node.store.outcome(attempt_hex).await;
+    node.store_silence.heard(&read);
     if read.is_ok() {
         node.store_is_away.over();
     }
@@ -162,7 +165,7 @@ fn entered(node: &Arc<Node>, attempt: &Arc<Attempt>, phase: Phase) {
                     attempt.enter("finalize");
                 }
                 Outcome::Aborted => {
-                    attempt.events.failed(aborted(attempt));
+                    attempt.events.failed(aborted(node, attempt));
                     attempt.enter("undo");
                 }
             }
@@ -244,8 +247,13 @@ fn send(node: &Arc<Node>, attempt: &Arc<Attempt>, member: Member, message: Messa
 }
 
 /// Nobody else has given a reason: it took too long, or it was cancelled.
-fn aborted(attempt: &Attempt) -> ApiError {
+fn aborted(node: &Node, attempt: &Attempt) -> ApiError {
     let error = ApiError::new(ErrorCode::Aborted, "the commit was aborted; every instance runs what it ran before");
+    if node.ending.load(Ordering::Acquire) {
+        return error
+            .cause("the node that coordinated it was told to end")
+            .remedy("commit again when that node runs again");
+    }
     if Duration::from_millis(attempt.events.elapsed_ms()) >= attempt.timeout {
         return error
             .cause(format!("it was not committed within {} s", attempt.timeout.as_secs()))

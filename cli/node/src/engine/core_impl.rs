@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use form_proto::{Coordinator, Plan, Timing};
+use form_proto::Plan;
 use form_transport::BiStream;
 use form_vmm_hooks::VmState;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -18,7 +18,9 @@ use super::lifecycle::{self, in_attempt, vmm_error};
 use super::limits::{COMMIT_TIMEOUT, LEASE, LEASE_RENEW, SETTLE_POLL};
 use super::preflight::vmm_view;
 use super::recover::attempt_id;
-use super::{Node, coordinate, seed};
+use super::{Node, coordinate, ending, flight, seed};
+use crate::api::flight::FlightView;
+use crate::api::health::HealthView;
 use crate::api::types::{AttemptEvent, AttemptView, CommitAccepted, CommitVmRequest, CreateRequest, Created, NodeView};
 use crate::auth::{Address, SignedRequest};
 use crate::core::{Core, Signed};
@@ -46,6 +48,7 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     if let Some(attempt_id) = node.store.attempt_of_request(&hex::encode(intent.request_hash)).await? {
         return again(node, local, attempt_id).await;
     }
+    ending::refuse(node)?;
     let vm = node.vms.current(&local.instance_id);
     let running = match &vm {
         Some(vm) => vm.state().await.map_err(vmm_error)? == VmState::Running,
@@ -134,7 +137,6 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
         epoch: form_proto::Epoch(record.epoch),
         members: members_count,
         give_up_at: Some(node.now().after(u64::try_from(intent.timeout.as_millis()).unwrap_or(u64::MAX))),
-        timing: Timing::default(),
     };
     tracing::info!(attempt = record.attempt_id, source = local.name, epoch = record.epoch, "begun");
     let transport = node.transport()?;
@@ -147,7 +149,7 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     coordinate::keep_lock(node, &attempt, LEASE_RENEW);
     node.add_attempt(attempt);
     node.set_committing(&local.instance_id, id);
-    node.input(Input::Begin(id, Box::new(Coordinator::new(plan))));
+    node.input(Input::Begin(plan));
     Ok(accepted)
 }
 
@@ -228,6 +230,14 @@ impl Core for Engine {
             instances: node.db.instances()?.len() as u64,
             data_free_bytes: lifecycle::free_bytes(node.layout.root())?,
         })
+    }
+
+    async fn flight(&self) -> Result<FlightView, ApiError> {
+        flight::view(&self.node).await
+    }
+
+    async fn health(&self) -> Result<HealthView, ApiError> {
+        super::doctor::of_running(&self.node).await
     }
 
     async fn create(&self, signed: Signed, request: CreateRequest) -> Result<Created, ApiError> {

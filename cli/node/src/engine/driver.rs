@@ -3,18 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use form_proto::{AttemptId, Coordinator, CoordinatorInput, Participant, ParticipantInput, Phase, Record};
+use form_proto::{AttemptId, Coordinator, CoordinatorInput, Participant, ParticipantInput, Phase, Plan, Record};
 use tokio::sync::mpsc;
 
 use super::Node;
+use super::traces::Traces;
 use super::{coordinate, participate};
 
 /// Everything that can happen to a machine.
 pub(crate) enum Input {
     /// begin(A) was applied: its coordinator begins.
-    Begin(AttemptId, Box<Coordinator>),
+    Begin(Plan),
     /// A participant is taken up again after a restart.
-    Recover(String, Box<Participant>),
+    Recover(String, Record),
     /// To a coordinator.
     Coordinator(AttemptId, CoordinatorInput),
     /// To the participant of an instance.
@@ -25,6 +26,7 @@ pub(crate) enum Input {
 pub(crate) async fn run(node: Arc<Node>, mut inputs: mpsc::UnboundedReceiver<Input>) {
     let mut coordinators: HashMap<AttemptId, Coordinator> = HashMap::new();
     let mut participants: HashMap<String, Participant> = HashMap::new();
+    let mut traces = Traces::new(node.layout.traces());
     loop {
         let deadline = coordinators
             .values()
@@ -37,42 +39,57 @@ pub(crate) async fn run(node: Arc<Node>, mut inputs: mpsc::UnboundedReceiver<Inp
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let due = tokio::select! {
             input = inputs.recv() => match input {
                 None => return,
-                Some(Input::Begin(id, coordinator)) => {
-                    coordinators.insert(id, *coordinator);
-                }
-                Some(Input::Recover(instance, participant)) => {
-                    participants.insert(instance, *participant);
-                }
-                Some(Input::Coordinator(id, input)) => {
-                    if let Some(coordinator) = coordinators.get_mut(&id) {
-                        coordinator.handle(input, node.now());
-                    }
-                }
-                Some(Input::Participant(instance, input)) => participants
-                    .entry(instance)
-                    .or_insert_with(|| Participant::recover(Record::default(), node.now()))
-                    .handle(input, node.now()),
+                Some(input) => vec![input],
             },
-            () = timer => {
-                let now = node.now();
-                coordinators.values_mut().for_each(|c| c.handle(CoordinatorInput::Tick, now));
-                participants.values_mut().for_each(|p| p.handle(ParticipantInput::Tick, now));
+            () = timer => ticks(&coordinators, &participants, node.now()),
+        };
+        let now = node.now();
+        for input in due {
+            match input {
+                Input::Begin(plan) => {
+                    let (coordinator, outputs) = traces.start(&hex::encode(plan.attempt.0), plan, now);
+                    coordinators.insert(plan.attempt, coordinator);
+                    outputs.into_iter().for_each(|output| coordinate::carry_out(&node, plan.attempt, output));
+                }
+                Input::Coordinator(id, input) => {
+                    let Some(coordinator) = coordinators.get_mut(&id) else { continue };
+                    let outputs = traces.feed(&hex::encode(id.0), coordinator, input, now);
+                    if matches!(coordinator.phase(), Phase::Settled(_)) {
+                        coordinators.remove(&id);
+                    }
+                    outputs.into_iter().for_each(|output| coordinate::carry_out(&node, id, output));
+                }
+                Input::Recover(instance, record) => {
+                    let (participant, outputs) = traces.start::<Participant>(&instance, record, now);
+                    node.set_busy(&instance, participant.attempt());
+                    participants.insert(instance.clone(), participant);
+                    outputs.into_iter().for_each(|output| participate::carry_out(&node, &instance, output));
+                }
+                Input::Participant(instance, input) => {
+                    let participant = participants
+                        .entry(instance.clone())
+                        .or_insert_with(|| traces.start(&instance, Record::default(), now).0);
+                    let outputs = traces.feed(&instance, participant, input, now);
+                    node.set_busy(&instance, participant.attempt());
+                    outputs.into_iter().for_each(|output| participate::carry_out(&node, &instance, output));
+                }
             }
-        }
-        for (id, coordinator) in &mut coordinators {
-            while let Some(output) = coordinator.poll_output() {
-                coordinate::carry_out(&node, *id, output);
-            }
-        }
-        coordinators.retain(|_, c| !matches!(c.phase(), Phase::Settled(_)));
-        for (instance, participant) in &mut participants {
-            while let Some(output) = participant.poll_output() {
-                participate::carry_out(&node, instance, output);
-            }
-            node.set_busy(instance, participant.attempt());
         }
     }
+}
+
+/// Whose deadline has come.
+fn ticks(
+    coordinators: &HashMap<AttemptId, Coordinator>,
+    participants: &HashMap<String, Participant>,
+    now: form_proto::Millis,
+) -> Vec<Input> {
+    let coordinators = coordinators.iter().filter(|(_, c)| c.deadline().is_some_and(|at| at <= now));
+    let participants = participants.iter().filter(|(_, p)| p.deadline().is_some_and(|at| at <= now));
+    let coordinators = coordinators.map(|(id, _)| Input::Coordinator(*id, CoordinatorInput::Tick));
+    let participants = participants.map(|(name, _)| Input::Participant(name.clone(), ParticipantInput::Tick));
+    coordinators.chain(participants).collect()
 }

@@ -69,6 +69,11 @@ impl Layout {
         self.root.join("live")
     }
 
+    /// Made by whoever wants to know what the machines are told.
+    pub(crate) fn traces(&self) -> PathBuf {
+        self.root.join("traces")
+    }
+
     pub(crate) fn staging_root(&self) -> PathBuf {
         self.root.join("staging")
     }

@@ -59,3 +59,10 @@ pub(crate) const SETTLE_POLL: Duration = Duration::from_millis(200);
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long open event streams may hold up the end of a node.
 pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// How long a node that was told to end finishes and undoes what it has in flight. Less than a service manager waits
+/// before it kills (docs/operate.md has 60 s).
+pub(crate) const ENDING_GRACE: Duration = Duration::from_secs(20);
+/// How long it then waits for nodes of others to acknowledge what is decided: they carry it out without it.
+pub(crate) const ENDING_ACKNOWLEDGED: Duration = Duration::from_secs(5);
+/// How often it looks whether it is done.
+pub(crate) const ENDING_POLL: Duration = Duration::from_millis(50);

@@ -19,6 +19,7 @@ use super::driver::Input;
 use super::layout::Layout;
 use super::participate::Work;
 use super::seed::Leftover;
+use super::silence::Silence;
 use super::space::Space;
 use super::vms::{Vmms, Vms};
 use crate::config::NodeConfig;
@@ -68,6 +69,9 @@ pub(crate) struct Node {
     pub(crate) standbys: Notify,
     keeps_standbys: AtomicBool,
     pub(crate) store_is_away: Again,
+    pub(crate) store_silence: Silence,
+    /// No attempt begins any more.
+    pub(crate) ending: AtomicBool,
     /// Effects that must succeed in the end.
     pub(crate) effects_fail: Again,
     started: Instant,
@@ -122,6 +126,8 @@ impl Node {
             standbys: Notify::new(),
             keeps_standbys: AtomicBool::new(false),
             store_is_away: Again::default(),
+            store_silence: Silence::default(),
+            ending: AtomicBool::new(false),
             effects_fail: Again::default(),
             started: Instant::now(),
         }
@@ -175,6 +181,11 @@ impl Node {
 
     pub(crate) fn add_attempt(&self, attempt: Arc<Attempt>) {
         lock(&self.attempts).add(attempt.id, attempt);
+    }
+
+    /// The attempts coordinated here that are not settled.
+    pub(crate) fn attempts_in_flight(&self) -> Vec<Arc<Attempt>> {
+        lock(&self.attempts).in_flight()
     }
 
     pub(crate) fn attempt_is_settled(&self, id: AttemptId) {

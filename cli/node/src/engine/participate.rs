@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use form_proto::{AttemptId, Body, Message, Outcome, ParticipantInput, ParticipantOutput};
+use form_proto::{AttemptId, Body, CoordinatorInput, Message, Outcome, ParticipantInput, ParticipantOutput, Refusal};
 use form_transport::{Envelope, NodeId, PeerAddr};
 use futures_util::FutureExt as _;
 
@@ -169,6 +169,21 @@ pub(crate) fn carry_out(node: &Arc<Node>, instance: &str, output: ParticipantOut
         ParticipantOutput::Activate(work) => act(node, instance, work, Act::Activate),
         ParticipantOutput::Finalize(work) => act(node, instance, work, Act::Finalize),
         ParticipantOutput::RollBack(work) => act(node, instance, work, Act::RollBack),
+        ParticipantOutput::Acknowledge(settled) => {
+            tokio::spawn(async move {
+                let attempt_hex = hex::encode(settled.attempt.0);
+                // It may have been asked whether there is space, and never offered anything.
+                drop(node.space.held(&attempt_hex, &instance));
+                let input = match node.store.acknowledge(&attempt_hex, &instance).await {
+                    Ok(_) => ParticipantInput::Acknowledged(settled.attempt),
+                    Err(error) => {
+                        tracing::warn!(instance, %error, "the outcome is carried out, but the store was not told");
+                        ParticipantInput::NotAcknowledged(settled.attempt)
+                    }
+                };
+                node.input(Input::Participant(instance, input));
+            });
+        }
         ParticipantOutput::ReadOutcome(attempt) => {
             tokio::spawn(async move {
                 let read = coordinate::read_or_end(&node, &hex::encode(attempt.0)).await;
@@ -240,26 +255,13 @@ async fn unpanicked(effect: impl Future<Output = Result<(), ApiError>>) -> Resul
     done.unwrap_or_else(|_| Err(ApiError::internal("carry out an effect", "it panicked; the log says where")))
 }
 
-/// A participant's message, to the coordinator; beside an outcome's end also to the store.
+/// A participant's message, to the coordinator.
 async fn send(node: &Arc<Node>, instance: &str, message: Message) {
     let shared = node.work(instance, message.attempt);
     let payload = shared.as_ref().map(|w| w.payload_of(message.body)).unwrap_or_default();
-    let attempt_hex = hex::encode(message.attempt.0);
-    if let Body::Settled(outcome) = message.body {
-        // It may have been asked whether there is space, and never offered anything.
-        drop(node.space.held(&attempt_hex, instance));
-        let told = node.store.acknowledge(&attempt_hex, instance).await;
-        if let Err(error) = &told {
-            tracing::warn!(instance, %error, "the outcome is carried out, but the store was not told");
-        }
-        // Not acknowledged: the coordinator asks again, and so is the store told.
-        if told.is_err() && outcome == Outcome::Committed {
-            return;
-        }
-    }
     let coordinator = match shared {
         Some(shared) => Some(shared.context().coordinator.clone()),
-        None => node.store.attempt(&attempt_hex).await.ok().flatten().map(|a| a.coordinator),
+        None => node.store.attempt(&hex::encode(message.attempt.0)).await.ok().flatten().map(|a| a.coordinator),
     };
     let Some(coordinator) = coordinator else { return };
     let sent = if coordinator == node.id().to_string() {
@@ -271,6 +273,22 @@ async fn send(node: &Arc<Node>, instance: &str, message: Message) {
             Ok(peer) => post(node, &peer, message.attempt, instance, packet).await,
             Err(error) => Err(error),
         }
+    };
+    if let Err(error) = sent {
+        tracing::warn!(instance, %error, cause = error.cause, "the coordinator was not reached");
+    }
+}
+
+/// The answer for an instance that was deleted since it was offered something: nothing of that is left here.
+pub(crate) async fn gone(node: &Arc<Node>, to: NodeId, instance: &str, message: Message) {
+    let message = Message { body: Body::Refused(Refusal::Stale), ..message };
+    if to == node.id() {
+        let Some(member) = node.attempt(message.attempt).and_then(|a| a.member_of(instance)) else { return };
+        return node.input(Input::Coordinator(message.attempt, CoordinatorInput::Message(member, message)));
+    }
+    let sent = match node.peer(&to.to_string()).await {
+        Ok(peer) => post(node, &peer, message.attempt, instance, packet(message, Vec::new())).await,
+        Err(error) => Err(error),
     };
     if let Err(error) = sent {
         tracing::warn!(instance, %error, cause = error.cause, "the coordinator was not reached");

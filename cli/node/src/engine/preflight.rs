@@ -10,6 +10,7 @@ use form_vmm_hooks::{HostFacts, VmState};
 use super::attempt::Attempt;
 use super::build::chain;
 use super::instance::{LocalInstance, file_name};
+use super::layout::Layout;
 use super::limits::FREE_BYTES_MIN;
 use super::peer::{Answer, Fit, Preflight, Question};
 use super::{Node, bases, lifecycle, standby};
@@ -20,7 +21,7 @@ use crate::error::{ApiError, ErrorCode};
 pub(crate) async fn ask(node: &Arc<Node>, attempt: &Attempt, member: Member) -> Result<(), ApiError> {
     let target = attempt.member(member).ok_or_else(|| ApiError::internal("ask a target", "no such member"))?;
     let source = node.local(&attempt.record.source_instance)?;
-    let (image_bytes, allocated_bytes) = images(node, &source)?;
+    let (image_bytes, allocated_bytes) = images(&node.layout, &source)?;
     let question = Question::Preflight(Preflight {
         attempt: attempt.hex().to_owned(),
         cluster: source.cluster_id.clone(),
@@ -87,7 +88,7 @@ pub(crate) async fn answer(node: &Arc<Node>, ask: &Preflight) -> Result<Fit, Api
 
 /// The source's own part: its shadows of the images, and what is encoded from them.
 pub(crate) fn reserve_source(node: &Node, attempt: &str, source: &LocalInstance) -> Result<(), ApiError> {
-    reserve(node, attempt, source, images(node, source)?.1, "source")
+    reserve(node, attempt, source, images(&node.layout, source)?.1, "source")
 }
 
 /// Promises an attempt space here, for one instance.
@@ -108,8 +109,8 @@ fn reserve(node: &Node, attempt: &str, local: &LocalInstance, bytes: u64, role: 
 }
 
 /// Length of each image of an instance by name, and what all of them take now.
-fn images(node: &Node, local: &LocalInstance) -> Result<(BTreeMap<String, u64>, u64), ApiError> {
-    let live = node.layout.live(&local.instance_id, &local.live);
+pub(super) fn images(layout: &Layout, local: &LocalInstance) -> Result<(BTreeMap<String, u64>, u64), ApiError> {
+    let live = layout.live(&local.instance_id, &local.live);
     let (mut image_bytes, mut allocated_bytes) = (BTreeMap::new(), 0);
     for image in local.images() {
         let (len, allocated) = allocated(&live.join(file_name(&image)))?;

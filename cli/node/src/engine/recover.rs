@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use form_proto::{AttemptId, Participant, Record};
+use form_proto::{AttemptId, Record};
 use form_vmm_hooks::{Vm, VmState};
 
 use super::build::chain;
@@ -44,13 +44,6 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
         if let Some(local) = &local {
             check_store(node, local, &record).await?;
         }
-        if let Some(settled) = record.settled {
-            // It may have been lost between its record and this.
-            let told = node.store.acknowledge(&hex::encode(settled.attempt.0), &instance).await;
-            if let Err(error) = told {
-                tracing::warn!(instance, %error, "the outcome is carried out, but the store was not told");
-            }
-        }
         let attempt = record.work.map(|(_, w)| w.attempt).or(record.settled.map(|s| s.attempt));
         if let (Some(attempt), Some(context)) = (attempt, participant.context) {
             if let Some((step, work)) = record.work {
@@ -68,9 +61,8 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
             }
             node.add_work(&instance, attempt, Work::new(context, Vec::new()));
         }
-        let machine = Participant::recover(record, node.now());
-        node.set_busy(&instance, machine.attempt());
-        node.input(Input::Recover(instance, Box::new(machine)));
+        node.set_busy(&instance, record.work.map(|(_, work)| work.attempt));
+        node.input(Input::Recover(instance, record));
     }
     sweep(node, &live, staging).await?;
     for attempt in node.store.unsettled_attempts().await? {

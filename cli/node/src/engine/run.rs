@@ -21,7 +21,7 @@ use super::limits::SHUTDOWN_GRACE;
 use super::node::{Node, Parts};
 use super::serve::Peers;
 use super::vms::Vmms;
-use super::{driver, lifecycle, recover, standby};
+use super::{driver, ending, lifecycle, recover, standby};
 use crate::config::NodeConfig;
 use crate::core::Core;
 use crate::error::{ApiError, ErrorCode};
@@ -197,9 +197,13 @@ async fn run_with(
     // Whoever watches an attempt holds a connection open as long as it takes: that must not keep the node.
     let stop = CancellationToken::new();
     tokio::spawn({
-        let stop = stop.clone();
+        let (stop, node) = (stop.clone(), Arc::downgrade(&node));
         async move {
             shutdown.await;
+            // While the API is still there: whoever follows a commit hears how it ends.
+            if let Some(node) = node.upgrade() {
+                ending::wind_down(&node).await;
+            }
             stop.cancel();
         }
     });
@@ -224,7 +228,8 @@ async fn run_with(
     ended
 }
 
-fn lock(layout: &Layout) -> Result<File, ApiError> {
+/// The lock that says that a process runs this node.
+pub(super) fn lock(layout: &Layout) -> Result<File, ApiError> {
     let path = layout.lock();
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(|e| ApiError::io("open", &path, &e))?;

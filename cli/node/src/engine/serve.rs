@@ -15,7 +15,7 @@ use super::driver::Input;
 use super::limits::{ANSWER_TIMEOUT, SEED_TIMEOUT};
 use super::participate::Work;
 use super::peer::{Answer, Packet, Question};
-use super::{Node, blocking, encode, preflight, seed};
+use super::{Node, blocking, encode, participate, preflight, seed};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::AttemptState;
 
@@ -114,9 +114,11 @@ pub(crate) async fn receive(
 ) {
     match message.body {
         Body::Offer { .. } | Body::Activate | Body::Decided(_) => {
-            let (Ok(Some(local)), Ok(Some(record))) =
-                (node.db.instance(instance), node.store.attempt(&hex::encode(attempt.0)).await)
-            else {
+            let local = node.db.instance(instance);
+            if matches!((&local, message.body), (Ok(None), Body::Decided(_))) {
+                return participate::gone(node, from, instance, message).await;
+            }
+            let (Ok(Some(local)), Ok(Some(record))) = (local, node.store.attempt(&hex::encode(attempt.0)).await) else {
                 return tracing::warn!(%from, instance, "a message for an instance or attempt that is not known here");
             };
             if record.coordinator != from.to_string() || record.epoch != message.epoch.0 {

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use form_node::api::flight::{AttemptInFlight, FlightView, ParticipantInFlight};
+use form_node::api::health::{Finding, HealthView, Verdict};
 use form_node::api::types::{
     ArtifactSummary, AttemptEvent, AttemptView, CommitAccepted, CommitSummary, CommitVmRequest, CreateRequest, Created,
     InstanceView, NodeView, SnapshotView, TargetSummary, VmmView,
 };
 use form_node::auth::Level;
 use form_node::store::GrantBody;
-use form_node::{ApiError, ErrorCode};
+use form_node::{ApiError, Core as _, ErrorCode};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -55,6 +57,9 @@ async fn every_route_is_documented() {
     }
     let routes = [
         "GET /node",
+        "GET /health",
+        "GET /flight",
+        "GET /nodes/{id}/flight",
         "GET /instances",
         "POST /instances",
         "GET /instances/{id}",
@@ -159,6 +164,33 @@ async fn the_schemas_have_the_fields_of_the_types() {
     let accepted = CommitAccepted { attempt_id: text(), instance_id: text(), node_id: text(), targets: vec![] };
     let created = Created { instance_id: text(), cluster_id: text(), snapshot_id: None, received_bytes: 0 };
     let grant = GrantBody { address: key(1).address(), instance_id: text(), level: Some(Level::Manager), version: 1 };
+    let finding = Finding { check: text(), verdict: Verdict::Note, message: text(), remedy: Some(text()) };
+    let attempt_in_flight = AttemptInFlight {
+        attempt_id: text(),
+        cluster_id: text(),
+        instance_id: text(),
+        epoch: 1,
+        phase: text(),
+        phase_ms: 0,
+        age_ms: 0,
+        decided: false,
+    };
+    let participant = ParticipantInFlight {
+        instance_id: text(),
+        name: text(),
+        cluster_id: text(),
+        attempt_id: text(),
+        epoch: 1,
+        coordinator: text(),
+        role: text(),
+        step: text(),
+    };
+    matches(&schemas, "HealthView", &HealthView::new(Some(text()), true, vec![]));
+    matches(&schemas, "Finding", &finding);
+    let flight = FlightView { node_id: text(), store_silent_ms: Some(1), attempts: vec![], participants: vec![] };
+    matches(&schemas, "FlightView", &flight);
+    matches(&schemas, "AttemptInFlight", &attempt_in_flight);
+    matches(&schemas, "ParticipantInFlight", &participant);
     matches(&schemas, "ApiError", &error);
     matches(&schemas, "VmmView", &vmm);
     matches(&schemas, "NodeView", &node);
@@ -193,4 +225,21 @@ async fn the_schemas_have_the_fields_of_the_types() {
         let name = serde_json::to_value(&event).expect("json")["type"].as_str().expect("type").to_owned();
         matches(&Value::Object([(name.clone(), by_type[name.as_str()].clone())].into_iter().collect()), &name, &event);
     }
+}
+
+#[tokio::test]
+async fn what_is_in_flight_and_what_is_wrong_is_of_the_node_that_is_meant() {
+    let nodes = nodes(2).await;
+    let other = nodes.nodes[1].node_id();
+    for (path, by) in [("flight".to_owned(), 0), (format!("nodes/{other}/flight"), 1)] {
+        let view = call("GET", &format!("/api/v1/{path}"), "").send(nodes.addrs[0]).await.json();
+        let view: FlightView = serde_json::from_value(view).expect("a view");
+        assert_eq!((view.node_id, view.store_silent_ms), (nodes.nodes[by].node_id(), Some(12_000)), "{path}");
+        assert_eq!([0, 1].map(|node: usize| nodes.nodes[node].calls().len()), [1 - by, by], "{path}");
+    }
+    let unknown = call("GET", &format!("/api/v1/nodes/{}/flight", "0".repeat(64)), "").send(nodes.addrs[0]).await;
+    assert_eq!(unknown.status, 503);
+    let health = call("GET", "/api/v1/health", "").send(nodes.addrs[0]).await.json();
+    let health: HealthView = serde_json::from_value(health).expect("a view");
+    assert!(!health.healthy, "one problem is enough");
 }

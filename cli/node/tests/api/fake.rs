@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use axum::Router;
+use form_node::api::flight::FlightView;
+use form_node::api::health::{Finding, HealthView, Verdict};
 use form_node::api::types::{
     AttemptEvent, AttemptView, CommitAccepted, CommitVmRequest, CreateRequest, Created, NodeView,
 };
@@ -142,6 +144,15 @@ impl Core for FakeNode {
     }
     async fn view(&self) -> Result<NodeView, ApiError> {
         Err(ApiError::new(ErrorCode::MissingDependency, "no VMM here").remedy("install one"))
+    }
+    async fn flight(&self) -> Result<FlightView, ApiError> {
+        self.note("flight".into());
+        let (attempts, participants) = (Vec::new(), Vec::new());
+        Ok(FlightView { node_id: self.node_id(), store_silent_ms: Some(12_000), attempts, participants })
+    }
+    async fn health(&self) -> Result<HealthView, ApiError> {
+        let finding = |verdict| Finding { check: "store".into(), verdict, message: "it is away".into(), remedy: None };
+        Ok(HealthView::new(Some(self.node_id()), true, vec![finding(Verdict::Ok), finding(Verdict::Problem)]))
     }
     async fn create(&self, signed: Signed, request: CreateRequest) -> Result<Created, ApiError> {
         self.note(format!("create {} for {} like {:?}", request.name, signed.authorised.signer(), request.like));

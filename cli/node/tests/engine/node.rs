@@ -1,6 +1,5 @@
 //! One node in a runtime of its own, so that it can be lost as a process is.
 
-use std::future::pending;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use form_proto::{Record, Step};
 use form_vmm_hooks::fake::FakeVmm;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::client::get;
@@ -52,6 +52,8 @@ pub(crate) struct Node {
     state: PathBuf,
     fake: FakeVmm,
     hooks: Hooks,
+    /// As SIGTERM would.
+    end: Arc<Notify>,
     process: Option<(Runtime, JoinHandle<Result<(), ApiError>>)>,
     under: Under,
 }
@@ -84,6 +86,8 @@ impl Node {
         };
         let store = format!("sqlite:{}", state.display());
         let made = init(&InitOptions { data_dir: data.clone(), store, api, quic, qemu: None }).await.expect("init");
+        // What its machines are told is written down.
+        std::fs::create_dir(data.join("traces")).expect("a place for traces");
         Self {
             number,
             id: made.node_id,
@@ -94,6 +98,7 @@ impl Node {
             state: state.to_owned(),
             fake: fake.clone(),
             hooks: hooks.clone(),
+            end: Arc::default(),
             process: None,
             under,
         }
@@ -113,10 +118,12 @@ impl Node {
         let monitor = Monitor { node: self.number, fake: self.fake.clone(), hooks: self.hooks.clone() };
         let (data, state, node) = (self.data.clone(), self.state.clone(), self.number);
         let (hooks, shut) = (self.hooks.clone(), Arc::clone(&self.cut_off));
+        self.end = Arc::default();
+        let end_it = Arc::clone(&self.end);
         let running = runtime.spawn(async move {
             let kv = Arc::new(SqliteKv::open(&state).await?);
             let store = Store::over(Arc::new(Gate { node, kv, hooks, shut })).await?;
-            run_on(&data, store, Arc::new(monitor), pending()).await
+            run_on(&data, store, Arc::new(monitor), async move { end_it.notified().await }).await
         });
         self.process = Some((runtime, running));
         let until = Instant::now() + Duration::from_secs(60);
@@ -157,6 +164,19 @@ impl Node {
             Under::Disk(disk) => disk.crash(seed),
             Under::Volume(volume) => volume.crash(),
         }
+    }
+
+    /// It is to end, and finishes or undoes first what it has in flight.
+    pub(crate) fn tell_to_end(&self) {
+        self.end.notify_one();
+    }
+
+    /// Waits until it has.
+    pub(crate) async fn ended(&mut self) -> Result<(), ApiError> {
+        let (runtime, running) = self.process.take().expect("it ran");
+        let ended = tokio::time::timeout(Duration::from_secs(40), running).await;
+        end(runtime);
+        ended.expect("it ends").expect("no panic")
     }
 
     pub(crate) fn runs(&self) -> bool {

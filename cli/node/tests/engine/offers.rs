@@ -196,6 +196,22 @@ async fn a_target_that_was_started_again_since_the_attempt_began_refuses() {
     rogue.close().await;
 }
 
+/// What was deleted since an offer holds nothing of it: whoever waits for it is told so.
+#[tokio::test]
+async fn a_deleted_instance_is_answered_for() {
+    let (scene, mut rogue) = scene().await;
+    let forgery = honest(&scene, &rogue).await;
+    rogue.abort(&scene, &forgery).await;
+    scene.post("b", "/api/v1/instances/b/stop").accepted(scene.api("b")).await;
+    let subject = Some((scene.cluster.as_str(), scene.id("b")));
+    let path = "/api/v1/instances/b";
+    let delete = Signed::new(&scene.owner, scene.store.installation_id(), subject, "DELETE", path, String::new());
+    delete.accepted(scene.api("b")).await;
+    let answer = rogue.ask(&scene, &forgery, "b", Body::Decided(Outcome::Aborted)).await;
+    assert_eq!(answer, Body::Refused(Refusal::Stale));
+    rogue.close().await;
+}
+
 /// An index that promises more frames than the image could ever need.
 #[tokio::test]
 async fn promise_9_frames_are_held_against_the_length_of_their_image() {

@@ -59,7 +59,7 @@ fn amount(phase: &str, done: u64, total: u64) -> String {
 }
 
 /// What goes on in a phase of the whole attempt, and who is waited for in it.
-fn of_all(phase: &str) -> &'static str {
+pub(super) fn of_all(phase: &str) -> &'static str {
     match phase {
         "preflight" => "waits for each target to say whether it can take the commit",
         "warm" => "copies what changed while the guest runs",

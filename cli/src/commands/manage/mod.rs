@@ -12,6 +12,7 @@ mod replay;
 mod start;
 mod status;
 mod stop;
+mod watch;
 
 use clap::Subcommand;
 

@@ -4,6 +4,7 @@ use serde_json::json;
 use super::attempt;
 use super::clusters::{self, Cluster};
 use super::instances::table;
+use super::watch;
 use crate::args::{InstanceArgs, NodeArgs};
 use crate::client::Client;
 use crate::exit::Stop;
@@ -21,10 +22,19 @@ pub(crate) struct StatusArgs {
     instance: Option<InstanceArgs>,
     #[command(flatten)]
     node: NodeArgs,
+    /// Go on until Ctrl-C, and show what changes: each instance, the attempt in flight with its phase and coordinator,
+    /// each participant's durable step, and who waits for whom. On a terminal it is painted over; elsewhere each change
+    /// is a line, and with --json an object
+    #[arg(short, long)]
+    watch: bool,
 }
 
 pub(super) async fn run(args: StatusArgs, output: Output) -> Result<(), Stop> {
     let client = Client::new(args.node.node);
+    if args.watch {
+        let only = args.instance.as_ref().map(InstanceArgs::id_or_name);
+        return watch::watch(&client, only, output).await;
+    }
     let Some(instance) = args.instance else {
         let clusters = Cluster::all(&client).await?;
         output.result(&json!({ "clusters": clusters }), || clusters::text(&clusters));

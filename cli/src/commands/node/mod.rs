@@ -1,5 +1,6 @@
 //! `form node`.
 
+mod doctor;
 mod init;
 mod keeper;
 mod log;
@@ -15,6 +16,7 @@ use crate::output::Output;
 /// Make, run and look at a node: the daemon on each host
 #[derive(Subcommand)]
 pub(crate) enum NodeCommand {
+    Doctor(doctor::DoctorArgs),
     Init(init::InitArgs),
     #[command(hide = true)]
     Keeper(keeper::KeeperArgs),
@@ -31,6 +33,7 @@ impl NodeCommand {
 
 pub(super) async fn run(command: NodeCommand, output: Output) -> Result<(), Stop> {
     match command {
+        NodeCommand::Doctor(args) => doctor::run(args, output).await,
         NodeCommand::Init(args) => init::run(args, output).await,
         // It has no use for a runtime: main has run it.
         NodeCommand::Keeper(_) => Ok(()),

@@ -39,7 +39,9 @@ pub(super) async fn run(args: RunArgs, output: Output) -> Result<(), Stop> {
     });
     let twice = async {
         signals.next().await;
-        output.note("ending when the requests under way are answered; a second signal ends at once");
+        output.note(
+            "ending: commits under way are finished or undone first, for 20 s at most; a second signal ends at once",
+        );
         output.note("its VMs go on running: the next `form node run` adopts them; `form manage stop` is what ends one");
         let _ = end.send(());
         signals.next().await;
