@@ -35,18 +35,21 @@ pub(crate) enum Verdict {
     Hold,
 }
 
+/// Is told the operation that went wrong.
+pub(crate) type OnHit = Box<dyn FnOnce(&str) + Send>;
+
 #[derive(Default)]
 pub(crate) struct Faults {
     /// Operations so far, since [`Faults::arm`].
     pub(crate) count: u64,
     armed: Option<(u64, Fault)>,
     held: Vec<Box<dyn FnOnce() + Send>>,
-    on_hit: Option<Box<dyn FnOnce(&str) + Send>>,
+    on_hit: Option<OnHit>,
 }
 
 impl Faults {
     /// The operation of that number, from 1, goes wrong; none if there is no fault.
-    pub(crate) fn arm(&mut self, armed: Option<(u64, Fault)>, on_hit: Box<dyn FnOnce(&str) + Send>) {
+    pub(crate) fn arm(&mut self, armed: Option<(u64, Fault)>, on_hit: OnHit) {
         (self.count, self.armed, self.on_hit) = (0, armed, Some(on_hit));
     }
 
