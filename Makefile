@@ -6,7 +6,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 PACKAGES = build-essential pkg-config qemu-system-x86 busybox-static cpio e2fsprogs debootstrap iproute2 nftables util-linux xfsprogs btrfs-progs
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-long chaos lint bench bench-compare bench-growth bench-pause mutants fuzz deny guest packages clean
+.PHONY: help demo test test-long soak chaos lint bench bench-compare bench-growth bench-pause mutants fuzz deny guest packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,10 @@ test-long: packages guest ## every effect fails, one after the other (an hour an
 	$(CARGO) build --locked -p form
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-node --test engine every_effect -- --nocapture
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-tests --test killed -- --nocapture
+
+soak: packages ## the simulated protocol with SEEDS=100000 seeds from FIRST=2000 on
+	FORM_SIM_FIRST=$(or $(FIRST),2000) FORM_SIM_SEEDS=$(or $(SEEDS),100000) \
+	  $(CARGO) test --locked --release -p form-proto --test machines simulation:: -- --nocapture
 
 chaos: packages ## N commits of three real nodes while something breaks (SEED=s begins there; GUESTS=1 with real guests)
 	@if [ -n "$(filter-out 0,$(GUESTS))" ]; then $(MAKE) --no-print-directory guest; fi

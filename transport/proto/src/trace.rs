@@ -248,7 +248,7 @@ mod tests {
             5 0000 Record { settled: None, work: None } =>\n\
             7 00{ab*16}030000000000000000{09*32} Message(Message { attempt: abababab, epoch: Epoch(3), body: Offer { commit: \
             09090909 } }) => Stage(Work { attempt: abababab, epoch: Epoch(3), commit: 09090909 })\n\
-            3007 0b Tick => ReadOutcome(abababab)\n";
+            3007 0c Tick => ReadOutcome(abababab)\n";
         let once = once.replace("{ab*16}", &"ab".repeat(16)).replace("{09*32}", &"09".repeat(32));
         assert_eq!(recorded(), once.repeat(2));
         assert_eq!(replay(&recorded()), Ok(4));
@@ -265,11 +265,11 @@ mod tests {
     fn damage_is_refused() {
         let text = recorded();
         for (from, to) in
-            [("trace 1", "trace 2"), ("participant", "party"), ("7 00ab", "7 ffab"), ("3007 0b", "3007 0")]
+            [("trace 1", "trace 2"), ("participant", "party"), ("7 00ab", "7 ffab"), ("3007 0c", "3007 0")]
         {
             let damaged = text.replacen(from, to, 1);
             assert!(matches!(replay(&damaged), Err(TraceError { problem: TraceProblem::Malformed, .. })), "{to}");
         }
-        assert_eq!(replay("7 0b Tick =>"), Err(TraceError { line: 1, problem: TraceProblem::Malformed }));
+        assert_eq!(replay("7 0c Tick =>"), Err(TraceError { line: 1, problem: TraceProblem::Malformed }));
     }
 }
