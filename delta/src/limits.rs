@@ -61,6 +61,8 @@ pub const EDITS_BYTES_MAX: u32 = 4 << 20;
 /// How much of a frame's edited blocks is looked at to see whether edits are the shortest way to say them.
 pub const EDITS_SAMPLE_BYTES: usize = 256 << 10;
 
+/// Threads that encode frames. Each takes up to some 60 MiB: a frame's content, the old bytes before it, and zstd's tables for both.
+pub const ENCODE_THREADS_MAX: usize = 4;
 /// Frames that are encoded side by side, for each thread; bounds the encoder's memory.
 pub const FRAMES_IN_FLIGHT_PER_THREAD: usize = 2;
 

@@ -63,8 +63,9 @@ fn threads() -> usize {
 }
 
 /// As [`each`], with each result handed to `take` on the calling thread, in the order of the jobs and while they go on. For each thread at most `ahead` jobs are
-/// begun and not yet taken, which bounds memory. After an error nothing more is handed on.
+/// begun and not yet taken, and there are at most `threads_max` threads: that bounds memory. After an error nothing more is handed on.
 pub(crate) fn in_order<J, S, T: Send>(
+    threads_max: usize,
     ahead: usize,
     jobs: impl Iterator<Item = J> + Send,
     state: impl Fn() -> S + Sync,
@@ -72,7 +73,7 @@ pub(crate) fn in_order<J, S, T: Send>(
     take: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
     let mut take = take;
-    let threads = threads();
+    let threads = threads().min(threads_max);
     let (permits, permitted) = mpsc::channel();
     for _ in 0..ahead * threads {
         // The other end is in our hands.
@@ -154,7 +155,7 @@ mod tests {
             assert_eq!(n, taken.fetch_add(1, SeqCst));
             Ok(())
         };
-        in_order(2, jobs, || (), |(), n: usize| Ok(n), take).unwrap();
+        in_order(THREADS_MAX, 2, jobs, || (), |(), n: usize| Ok(n), take).unwrap();
         assert_eq!(taken.load(SeqCst), 500);
     }
 
@@ -165,13 +166,20 @@ mod tests {
             taken = n;
             if n == 3 { Err(Error::damaged(Object::Image, 3, "test")) } else { Ok(()) }
         };
-        in_order(2, 0..1_000_000, || (), |(), n| Ok(n), take).unwrap_err();
+        in_order(THREADS_MAX, 2, 0..1_000_000, || (), |(), n| Ok(n), take).unwrap_err();
         assert_eq!(taken, 3);
     }
 
     #[test]
     #[should_panic(expected = "job 7")]
     fn a_panic_is_passed_on() {
-        let _ = in_order(2, 0..1000, || (), |(), n| if n == 7 { panic!("job {n}") } else { Ok(n) }, |_| Ok(()));
+        let _ = in_order(
+            THREADS_MAX,
+            2,
+            0..1000,
+            || (),
+            |(), n| if n == 7 { panic!("job {n}") } else { Ok(n) },
+            |_| Ok(()),
+        );
     }
 }

@@ -14,9 +14,9 @@ use crate::{
     error::{Error, Object},
     image::normalise,
     limits::{
-        BASES_MAX, BLOCK_BYTES, EDITS_SAMPLE_BYTES, FRAME_CONTENT_BYTES_TARGET, FRAMES_IN_FLIGHT_PER_THREAD,
-        RECORDS_BYTES_TARGET, REDUNDANT_RATIO, REDUNDANT_SAMPLE_BYTES, SMALL_DELTA_BYTES, ZSTD_LEVEL,
-        ZSTD_LEVEL_REDUNDANT, ZSTD_LEVEL_SMALL,
+        BASES_MAX, BLOCK_BYTES, EDITS_SAMPLE_BYTES, ENCODE_THREADS_MAX, FRAME_CONTENT_BYTES_TARGET,
+        FRAMES_IN_FLIGHT_PER_THREAD, RECORDS_BYTES_TARGET, REDUNDANT_RATIO, REDUNDANT_SAMPLE_BYTES, SMALL_DELTA_BYTES,
+        ZSTD_LEVEL, ZSTD_LEVEL_REDUNDANT, ZSTD_LEVEL_SMALL,
     },
     parallel,
 };
@@ -76,7 +76,7 @@ pub fn encode(
         Ok(())
     };
     let job = |compressor: &mut Compressor, steps: Vec<Step>| coder.frame(&steps, compressor);
-    parallel::in_order(FRAMES_IN_FLIGHT_PER_THREAD, batches, Compressor::new, job, take)?;
+    parallel::in_order(ENCODE_THREADS_MAX, FRAMES_IN_FLIGHT_PER_THREAD, batches, Compressor::new, job, take)?;
     out.flush().map_err(Error::io("write frames to", Object::Spool))?;
     Ok(Encoded {
         index: FrameIndex {
@@ -199,12 +199,15 @@ impl Coder<'_> {
         if !edited_before {
             bytes.clear();
         }
-        bytes.extend(references(&self.bases, records.iter(), patched));
+        let old = references(&self.bases, records.iter(), patched);
+        bytes.reserve_exact(old.len() + coded_bytes(records));
+        bytes.extend(old);
         let prefix_bytes = bytes.len();
         self.add_content(position, records, |source| matches!(source, PartSource::Patched(_)), &mut bytes);
         self.add_content(position, records, |source| source == PartSource::Plain, &mut bytes);
         let level = self.level_of(bytes.get(prefix_bytes..).unwrap_or_default(), compressor);
         let coded = compressor.zstd(&bytes, prefix_bytes, level);
+        drop(bytes);
         if coded.is_none() {
             replace_sources(records, |source| match source {
                 PartSource::Plain | PartSource::Patched(_) => PartSource::Raw,
