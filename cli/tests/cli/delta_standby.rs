@@ -141,7 +141,8 @@ fn a_record_that_lies_about_the_very_file() {
     other[1_200_000] ^= 1;
     lie(&other);
     let ran = scene.form(&[&APPLY[..], &["--verify", "full"]].concat());
-    assert_eq!(ran.code, 6, "{ran}");
+    // The sample finds it before anything is written (6), or reading all does afterwards (2).
+    assert!(matches!(ran.code, 2 | 6), "{ran}");
     assert!(!scene.path("C").exists());
     // It does not stay so: the same again compares, and undoes only what it has written itself.
     let ran = scene.form(&APPLY);

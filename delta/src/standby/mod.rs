@@ -76,6 +76,13 @@ impl Standby {
         Ok(standby)
     }
 
+    /// Its record was found to be wrong: it says nothing any more, durably, so that nobody is luckier with the next look.
+    pub fn forget(&mut self) -> Result<()> {
+        remove_record(&self.path)?;
+        self.record = None;
+        Ok(())
+    }
+
     /// The image that it is, byte for byte; `None` if that is not known.
     pub fn root(&self) -> Option<Hash> {
         match &self.record {
@@ -256,11 +263,6 @@ impl Standby {
         sync_dir(&self.path)?;
         self.record = Some(record);
         Ok(())
-    }
-
-    fn forget(&mut self) -> Result<()> {
-        self.record = None;
-        remove_record(&self.path)
     }
 }
 

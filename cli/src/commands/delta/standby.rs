@@ -106,8 +106,11 @@ pub(super) fn opened_standby(
 
 fn equals(standby: &mut form_delta::Standby, opened: OpenImage, base: &Base) -> Result<Option<Trusted>, ApiError> {
     let root = base.manifest.root();
-    if standby.root() == Some(root) && sampled(&opened, &base.manifest).is_ok() {
-        return Ok(Some(Trusted::Record));
+    if standby.root() == Some(root) {
+        if sampled(&opened, &base.manifest).is_ok() {
+            return Ok(Some(Trusted::Record));
+        }
+        standby.forget().map_err(|error| failure::of("updated", &opened.path, &error))?;
     }
     if let Ok(Some(index)) = believed_index(&opened) {
         return Ok((index.manifest.root() == root).then_some(Trusted::Record));
