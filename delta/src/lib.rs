@@ -44,7 +44,7 @@ pub use base::Base;
 pub use blocks::BlockIndex;
 pub use clone::{CloneKind, clone_file, clone_image};
 pub use error::{Error, ErrorKind, Object, Result};
-pub use file::{DeltaWriter, FileIdentity, ImageIndex, open_delta, summarise};
+pub use file::{DeltaWriter, FileIdentity, ImageIndex, open_delta, sent_extents, summarise};
 pub use hash::{Hash, ParseHashError};
 pub use image::{Extent, Image, normalise};
 pub use live::{Refreshed, refresh_extents, refresh_shadow};
