@@ -2,8 +2,10 @@
 //! the state store, each step of the monitor. It fails, or the process or the whole host is lost there. Then all or none
 //! of the cluster has the commit, every VM runs, nothing is left over, and the next commit succeeds.
 //!
-//! A sample is taken: `FORM_SEED=N` takes another, `FORM_EVERY_EFFECT=1` takes all, `FORM_RUN=N` that one.
+//! A sample is taken: `FORM_SEED=N` takes another, `FORM_EVERY_EFFECT=1` takes all, operation by operation, from the
+//! `FORM_FROM=K`th on; `FORM_RUN=N` takes that one. A run has its number for ever, and draws from it and the seed.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -40,9 +42,26 @@ enum Wrong {
     StepLoses(usize),
 }
 
+const WRONGS: [Wrong; 13] = [
+    Wrong::Disk(0, Fault::Io),
+    Wrong::Disk(0, Fault::Full),
+    Wrong::Disk(0, Fault::ReadOnly),
+    Wrong::Disk(0, Fault::Off),
+    Wrong::Killed(0),
+    Wrong::Disk(1, Fault::Io),
+    Wrong::Disk(1, Fault::Full),
+    Wrong::Disk(1, Fault::ReadOnly),
+    Wrong::Disk(1, Fault::Off),
+    Wrong::Killed(1),
+    Wrong::Step,
+    Wrong::StepLoses(0),
+    Wrong::StepLoses(1),
+];
+
 /// One thing that goes wrong, at the operation or step of that number.
 #[derive(Clone, Copy, Debug)]
 struct Run {
+    number: u64,
     wrong: Wrong,
     at: u64,
 }
@@ -98,19 +117,16 @@ async fn count(scene: &Scene) -> ([u64; 2], u64) {
     ([0, 1].map(|node| scene.nodes[node].disk().count()), scene.hooks.count())
 }
 
-/// All that can go wrong.
+/// All that can go wrong, kind by kind. A run's number does not depend on the counts, which are not always the same.
 fn all((disks, steps): ([u64; 2], u64)) -> Vec<Run> {
-    let mut runs = Vec::new();
-    let mut add = |wrong, count| runs.extend((1..=count).map(|at| Run { wrong, at }));
-    for (node, count) in disks.into_iter().enumerate() {
-        for fault in [Fault::Io, Fault::Full, Fault::ReadOnly, Fault::Off] {
-            add(Wrong::Disk(node, fault), count);
-        }
-        add(Wrong::Killed(node), count);
-    }
-    add(Wrong::Step, steps);
-    [0, 1].into_iter().for_each(|node| add(Wrong::StepLoses(node), steps));
-    runs
+    let runs = |(kind, wrong): (u64, Wrong)| {
+        let count = match wrong {
+            Wrong::Disk(node, _) | Wrong::Killed(node) => disks[node],
+            Wrong::Step | Wrong::StepLoses(_) => steps,
+        };
+        (1..=count).map(move |at| Run { number: at * WRONGS.len() as u64 + kind, wrong, at })
+    };
+    (0..).zip(WRONGS).flat_map(runs).collect()
 }
 
 /// Lets one thing go wrong in a commit, and sees that all is well afterwards. What it was, if it has happened.
@@ -262,18 +278,18 @@ struct Done {
 }
 
 /// One thread's share of the work.
-async fn work(todo: &Mutex<Vec<(usize, Run)>>, seed: u64) -> Done {
+async fn work(todo: &Mutex<VecDeque<Run>>, seed: u64) -> Done {
     let (mut scene, mut done) = (None, Done::default());
     loop {
-        let Some((number, run)) = todo.lock().expect("lock").pop() else { return done };
+        let Some(run) = todo.lock().expect("lock").pop_front() else { return done };
         let mut ours = match scene.take() {
             Some(scene) => scene,
             None => pair().await,
         };
         let began = Instant::now();
-        let seed = seed.wrapping_mul(1 << 20).wrapping_add(number as u64);
+        let seed = seed.wrapping_mul(1 << 20).wrapping_add(run.number);
         let carried_out = AssertUnwindSafe(carry_out(&mut ours, run, seed)).catch_unwind().await;
-        let what = format!("run {number} ({run:?}, seed {seed})");
+        let what = format!("run {} ({:?} at {}, seed {seed})", run.number, run.wrong, run.at);
         done.runs += 1;
         match carried_out {
             Ok(hit) => {
@@ -302,11 +318,12 @@ fn number(variable: &str) -> Option<u64> {
 fn promise_1_and_10_every_effect_fails() {
     let seed = number("FORM_SEED").unwrap_or(4);
     let counts = block_on(async { count(&pair().await).await });
-    let all: Vec<_> = all(counts).into_iter().enumerate().collect();
+    let from = number("FORM_FROM").unwrap_or(1);
+    let all = all(counts);
     let total = all.len();
-    let runs: Vec<_> = match (std::env::var_os("FORM_EVERY_EFFECT"), number("FORM_RUN")) {
-        (_, Some(run)) => all.into_iter().filter(|(number, _)| *number as u64 == run).collect(),
-        (Some(_), None) => all,
+    let mut runs: Vec<_> = match (std::env::var_os("FORM_EVERY_EFFECT"), number("FORM_RUN")) {
+        (_, Some(number)) => all.into_iter().filter(|run| run.number == number).collect(),
+        (Some(_), None) => all.into_iter().filter(|run| run.at >= from).collect(),
         // Neighbours are much alike: a sample takes every so-many-th.
         (None, None) => {
             let step = total.div_ceil(SAMPLE);
@@ -315,7 +332,8 @@ fn promise_1_and_10_every_effect_fails() {
     };
     let ([source, target], steps) = counts;
     println!("{source} disk operations of the source, {target} of the target, {steps} store calls and monitor steps");
-    let todo = Mutex::new(runs);
+    runs.sort_by_key(|run| run.number);
+    let todo = Mutex::new(VecDeque::from(runs));
     let done = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..SCENES).map(|_| scope.spawn(|| block_on(work(&todo, seed)))).collect();
         threads.into_iter().fold(Done::default(), |mut all, thread| {
