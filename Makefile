@@ -19,7 +19,7 @@ test: packages guest lint ## everything that must hold: lints, unit tests, real 
 	$(CARGO) build --locked -p form
 	$(CARGO) test --locked --workspace
 
-test-long: packages guest ## every effect fails, one after the other (an hour and more; FORM_SEED=N draws other losses, FORM_FROM=K goes on at the Kth effect)
+test-long: packages guest ## every effect fails, one after the other (half an hour and more; docs/reliability.md says how to take a part)
 	$(CARGO) build --locked -p form
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-node --test engine every_effect -- --nocapture
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-tests --test killed -- --nocapture

@@ -3,9 +3,11 @@
 //! of the cluster has the commit, every VM runs, nothing is left over, and the next commit succeeds.
 //!
 //! A sample is taken: `FORM_SEED=N` takes another, `FORM_EVERY_EFFECT=1` takes all, operation by operation, from the
-//! `FORM_FROM=K`th on; `FORM_RUN=N` takes that one. A run has its number for ever, and draws from it and the seed.
+//! `FORM_FROM=K`th to the `FORM_TO=K`th; `FORM_RUN=N` takes that one. A run has its number for ever, and draws from it and
+//! the seed.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -14,8 +16,9 @@ use form_node::api::types::CommitAccepted;
 use form_node::store::AttemptState;
 use futures_util::FutureExt as _;
 use serde_json::json;
+use tokio::task::{JoinError, JoinHandle};
 
-use crate::client::events;
+use crate::client::{Reply, events};
 use crate::disk::Fault;
 use crate::hooks::Hold;
 use crate::inspect;
@@ -142,9 +145,10 @@ async fn carry_out(scene: &mut Scene, run: Run, seed: u64) -> Option<String> {
         }
         Wrong::StepLoses(_) => Some(scene.hooks.hold_nth(run.at)),
     };
-    let attempt = begin(scene, run).await;
+    let begun = begin(scene, run).await;
+    let attempt = begun.as_ref().ok().and_then(Option::as_deref);
     let over = async {
-        ended(scene, attempt.as_deref()).await;
+        ended(scene, attempt).await;
         at_rest(scene).await;
     };
     tokio::select! {
@@ -161,12 +165,22 @@ async fn carry_out(scene: &mut Scene, run: Run, seed: u64) -> Option<String> {
         lose(scene, run, seed).await;
     } else if let Wrong::Disk(node, Fault::Full | Fault::ReadOnly) = run.wrong {
         // Whoever is in charge of a disk that is full or broken sees to it some time.
-        let _ = tokio::time::timeout(Duration::from_millis(1_500), ended(scene, attempt.as_deref())).await;
+        let _ = tokio::time::timeout(Duration::from_millis(1_500), ended(scene, attempt)).await;
         scene.nodes[node].disk().mend();
     }
     if let Some(hold) = hold {
         hold.release();
     }
+    let attempt = match begun {
+        Ok(attempt) => attempt,
+        Err(asked) => {
+            let answer = tokio::time::timeout(Duration::from_secs(60), asked).await;
+            match attempt_of(answer.expect("an answer, or none any more")) {
+                None => scene.attempt_under_way().await,
+                attempt => attempt,
+            }
+        }
+    };
     and_then(scene, attempt, &head).await;
     hit
 }
@@ -184,16 +198,24 @@ fn hit(scene: &Scene, run: Run) -> Option<String> {
     }
 }
 
-/// A commit from a begins, unless that goes wrong.
-async fn begin(scene: &Scene, run: Run) -> Option<String> {
-    let request = scene.commit_request("a", json!({"timeout_s": 20}));
-    let (status, json) = tokio::select! {
-        answer = request.send(scene.api("a")) => answer,
-        // What waits there waits for us.
+/// A request to commit that has no answer yet.
+type Asked = JoinHandle<io::Result<Reply>>;
+
+/// A commit from a begins, unless that goes wrong. What waits in the middle of that waits for us.
+async fn begin(scene: &Scene, run: Run) -> Result<Option<String>, Asked> {
+    let (request, api) = (scene.commit_request("a", json!({"timeout_s": 20})), scene.api("a"));
+    let mut asked = tokio::spawn(async move { request.ask(api).await });
+    tokio::select! {
+        answer = &mut asked => Ok(attempt_of(answer)),
         () = scene.wait_for("it goes wrong, or there is an answer", async || {
             run.loses().is_some() && hit(scene, run).is_some()
-        }) => return scene.attempt_under_way().await,
-    };
+        }) => Err(asked),
+    }
+}
+
+/// The attempt that was accepted. No answer comes from a daemon that is lost.
+fn attempt_of(answer: Result<io::Result<Reply>, JoinError>) -> Option<String> {
+    let (status, json) = answer.expect("no panic").ok()?;
     let accepted = status.is_success().then(|| serde_json::from_value::<CommitAccepted>(json).expect("accepted"));
     accepted.map(|accepted| accepted.attempt_id)
 }
@@ -318,12 +340,12 @@ fn number(variable: &str) -> Option<u64> {
 fn promise_1_and_10_every_effect_fails() {
     let seed = number("FORM_SEED").unwrap_or(4);
     let counts = block_on(async { count(&pair().await).await });
-    let from = number("FORM_FROM").unwrap_or(1);
+    let wanted = number("FORM_FROM").unwrap_or(1)..=number("FORM_TO").unwrap_or(u64::MAX);
     let all = all(counts);
     let total = all.len();
     let mut runs: Vec<_> = match (std::env::var_os("FORM_EVERY_EFFECT"), number("FORM_RUN")) {
         (_, Some(number)) => all.into_iter().filter(|run| run.number == number).collect(),
-        (Some(_), None) => all.into_iter().filter(|run| run.at >= from).collect(),
+        (Some(_), None) => all.into_iter().filter(|run| wanted.contains(&run.at)).collect(),
         // Neighbours are much alike: a sample takes every so-many-th.
         (None, None) => {
             let step = total.div_ceil(SAMPLE);
