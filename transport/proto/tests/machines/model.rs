@@ -1,7 +1,7 @@
 //! Exhaustive exploration with stateright: every order of every step, message, fault and timer within a scenario's limits.
 //!
 //! The bounded scenarios run with every test; the full ones take long and a release build:
-//! `FORM_MODEL=full cargo test --locked --release -p form-proto --test machines model:: -- --nocapture --test-threads 1`.
+//! `FORM_MODEL=full cargo test --locked --release -p form-proto --test machines model::full -- --nocapture --test-threads 1`.
 
 use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model, Property};
 
