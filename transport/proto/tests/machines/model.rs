@@ -153,18 +153,17 @@ fn full_two_targets_and_lifecycle_operations() {
 }
 
 #[test]
-fn full_two_targets_and_a_second_coordinator() {
+fn full_two_targets_a_lost_node_and_a_lock_that_runs_out() {
     if full() {
-        let limits = Limits { sources: vec![0, 1], expiries: 1, ..calm() };
-        explore("two targets, a second coordinator, a lock that runs out", 2, limits);
+        let limits = Limits { crashes: 1, hosts: true, expiries: 1, cancels: 1, ..calm() };
+        explore("two targets, a lost node, a lock that runs out, somebody cancels", 2, limits);
     }
 }
 
 #[test]
-fn full_three_targets_and_two_lost_nodes() {
+fn full_three_targets_and_a_lost_node() {
     if full() {
-        let limits = Limits { crashes: 2, hosts: true, ..calm() };
-        explore("three targets, two lost nodes", 3, limits);
+        explore("three targets, a lost node", 3, Limits { crashes: 1, hosts: true, ..calm() });
     }
 }
 
@@ -173,14 +172,6 @@ fn full_a_second_coordinator_and_a_lost_node() {
     if full() {
         let limits = Limits { sources: vec![0, 1], crashes: 1, hosts: true, expiries: 1, ..calm() };
         explore("one target, a second coordinator, a lost node, a lock that runs out", 1, limits);
-    }
-}
-
-#[test]
-fn full_the_same_source_again_a_lost_node_and_effects_that_fail() {
-    if full() {
-        let limits = Limits { sources: vec![0, 0], crashes: 1, hosts: true, failures: 1, ..calm() };
-        explore("one target, two attempts of one source, a lost node, a failure", 1, limits);
     }
 }
 
