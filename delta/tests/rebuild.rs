@@ -211,7 +211,7 @@ fn an_engine_that_cannot_write_says_so() {
     let out = sealed(100_000);
     for engine in [Engine::Pwrite, uring()] {
         let error = apply(&plan, &spool, &[&base], &out, engine, &mut |_, _| {}).unwrap_err();
-        assert_eq!(error.to_string(), "cannot write rebuilt image", "{engine}");
+        assert_eq!(error.to_string(), "cannot write new image", "{engine}");
         assert_eq!(error.kind(), form_delta::ErrorKind::System);
     }
 }
