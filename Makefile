@@ -19,10 +19,11 @@ test: packages guest lint ## everything that must hold: lints, unit tests, real 
 	$(CARGO) build --locked -p form
 	$(CARGO) test --locked --workspace
 
-test-long: packages guest ## every effect fails, one after the other (an hour and more; FORM_SEED=N draws other losses)
+test-long: packages guest ## every effect fails, every step is killed, the model in full (docs/reliability.md says how to take a part)
 	$(CARGO) build --locked -p form
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-node --test engine every_effect -- --nocapture
 	FORM_EVERY_EFFECT=1 $(CARGO) test --locked -p form-tests --test killed -- --nocapture
+	FORM_MODEL=full $(CARGO) test --locked --release -p form-proto --test machines model::full -- --nocapture --test-threads 1
 
 soak: packages ## the simulated protocol with SEEDS=100000 seeds from FIRST=2000 on
 	FORM_SIM_FIRST=$(or $(FIRST),2000) FORM_SIM_SEEDS=$(or $(SEEDS),100000) \

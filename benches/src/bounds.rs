@@ -1,7 +1,6 @@
 //! What was promised, and whether this run holds it.
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::results::{Comparison, PairResult, Row, ToolResult, median};
 
@@ -119,23 +118,17 @@ fn of_pair(pair: &PairResult) -> Vec<Line> {
     lines
 }
 
-/// A compare pass, and zstd at the speed at which the yardstick compressed, of as many bytes as were really sent.
+/// A compare pass, and zstd of the bytes that were really sent, at the levels at which they were.
 fn floor_s(pair: &PairResult, form: &ToolResult) -> Option<f64> {
     let compare_s = pair.tool("compare")?.source.wall_s;
-    let zstd_s = median(pair.tool("yardstick")?.runs.iter().filter_map(|run| run.detail["zstd_s"].as_f64()).collect());
-    let zstd_s_per_byte = if pair.changed_bytes > 0 { zstd_s / pair.changed_bytes as f64 } else { 0.0 };
-    Some(compare_s + sent_bytes(&form.runs.first()?.detail["make"]["kinds"])? * zstd_s_per_byte)
-}
-
-/// Bytes of the image that were encoded and not taken from a base, by kind of recipe.
-fn sent_bytes(kinds: &Value) -> Option<f64> {
-    let is_sent = |kind: &str| ["raw", "zstd", "edited"].iter().any(|sent| kind.starts_with(sent));
-    let kinds = kinds.as_object()?.iter().filter(|(kind, _)| is_sent(kind));
-    Some(kinds.filter_map(|(_, share)| share["image_bytes"].as_f64()).sum())
+    let zstd_s: Vec<f64> = form.runs.iter().filter_map(|run| run.detail["sent"]["zstd_s"].as_f64()).collect();
+    (!zstd_s.is_empty()).then(|| compare_s + median(zstd_s))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::{process::Usage, results::Run, tools::Role};
 
@@ -158,14 +151,11 @@ mod tests {
     }
 
     fn pair(form_bytes: u64, form_s: f64) -> Comparison {
-        let kinds = serde_json::json!({ "make": { "kinds": {
-            "keep": { "image_bytes": 900 }, "zstd": { "image_bytes": 50 }, "zstd_prefix": { "image_bytes": 50 },
-        }}});
-        let yardstick = serde_json::json!({ "zstd_s": 2.0 });
+        let sent = serde_json::json!({ "sent": { "zstd_s": 1.0 } });
         let tools = vec![
-            tool("form", Role::Ours, form_bytes, form_s, kinds),
+            tool("form", Role::Ours, form_bytes, form_s, sent),
             tool("compare", Role::Yardstick, 0, 1.0, Value::Null),
-            tool("yardstick", Role::Yardstick, 1, 0.1, yardstick),
+            tool("yardstick", Role::Yardstick, 1, 0.1, Value::Null),
             tool("rsync-z", Role::Peer, 10_000, 10.0, Value::Null),
             tool("xdelta3", Role::Peer, 8_000, 50.0, Value::Null),
         ];
@@ -178,7 +168,7 @@ mod tests {
         lines.iter().filter(|line| line.of == "D1").map(|line| (line.figure.unwrap(), line.holds().unwrap())).collect()
     }
 
-    /// Bytes against xdelta3, time against rsync, the floor of 1 s + 100 bytes at 0.01 s.
+    /// Bytes against xdelta3, time against rsync, the floor of 1 s and 1 s.
     #[test]
     fn each_bound_takes_its_own_peer() {
         assert_eq!(figures(&pair(8_000 + 2048, 2.0)), [(1.0, true), (0.2, true), (1.0, true), (0.2, true)]);

@@ -18,6 +18,7 @@
 //! The formats are documented in FORMAT.md beside this crate's Cargo.toml.
 
 mod apply;
+mod base;
 mod blocks;
 mod clone;
 mod codec;
@@ -39,17 +40,18 @@ mod verify;
 pub mod generate;
 
 pub use apply::{Applied, Engine, apply};
+pub use base::Base;
 pub use blocks::BlockIndex;
 pub use clone::{CloneKind, clone_file, clone_image};
 pub use error::{Error, ErrorKind, Object, Result};
-pub use file::{DeltaWriter, FileIdentity, ImageIndex, open_delta, summarise};
+pub use file::{DeltaWriter, FileIdentity, ImageIndex, open_delta, sent_extents, summarise};
 pub use hash::{Hash, ParseHashError};
 pub use image::{Extent, Image, normalise};
 pub use live::{Refreshed, refresh_extents, refresh_shadow};
 pub use manifest::{Chunk, Manifest};
 pub use rebuild::{Plan, Spool, plan};
-pub use recipe::{Base, Encoded, FrameIndex, FrameRef, Share, Totals, VerifiedFrame, encode};
+pub use recipe::{Encoded, FrameIndex, FrameRef, Share, Totals, VerifiedFrame, encode, encode_moved};
 pub use sample::{same_within, sample};
-pub use scan::{Diff, compare, cut_anew, diff, rechunk, scan, scan_reference};
+pub use scan::{Diff, Moved, compare, cut_anew, diff, rechunk, rechunk_moved, scan, scan_reference};
 pub use standby::Standby;
 pub use verify::{verify_chunks, verify_image};

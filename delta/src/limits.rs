@@ -80,6 +80,8 @@ pub const QUEUE_DEPTH: u32 = 32;
 pub const THREADS_MAX: usize = 8;
 /// What a thread takes at a time when it compares two images. With `THREADS_MAX` it bounds how much of them is in the memory of the process.
 pub const SLICE_BYTES: u64 = 4 << 20;
+/// Runs of moved blocks that are listed for one `SLICE_BYTES`: with more, hardly a whole chunk lies in one.
+pub const MOVED_RUNS_PER_SLICE_MAX: usize = SLICE_BYTES as usize / CHUNK_BYTES_AVG as usize;
 /// What a thread reads at a time from a live image: small enough to be compared while it is in the CPU's cache.
 pub const LIVE_SLICE_BYTES: u64 = 256 << 10;
 

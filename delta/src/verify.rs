@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Chunks that a thread verifies at a time.
-const BATCH: usize = 32;
+const BATCH: usize = 8;
 
 /// Reads every byte of `file` and compares it, chunk by chunk, with the manifest. Holes are known to be zeros and are not read.
 ///

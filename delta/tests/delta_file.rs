@@ -3,10 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up must fail")]
 
 use form_delta::{
-    Base, DeltaWriter, Encoded, Engine, Error, ErrorKind, FileIdentity, ImageIndex, Object, Result, Spool, apply, diff,
-    encode,
+    Base, DeltaWriter, Encoded, Engine, Error, ErrorKind, Extent, FileIdentity, ImageIndex, Object, Result, Spool,
+    apply, diff, encode,
     generate::{image, memory_file, noise},
-    open_delta, plan, scan, summarise, verify_chunks, verify_image,
+    open_delta, plan, scan, sent_extents, summarise, verify_chunks, verify_image,
 };
 
 const MIB: usize = 1 << 20;
@@ -60,6 +60,20 @@ fn what_was_written_is_applied() {
     let out = memory_file(base.as_slice()).unwrap();
     apply(&plan, &spool, &[&base], &out, Engine::Pwrite, &mut |_, _| {}).unwrap();
     verify_image(&out, &scan(&image(&new).unwrap())).unwrap();
+}
+
+#[test]
+fn what_travels_is_known_by_its_place() {
+    let (base, new) = large();
+    let (bytes, encoded) = delta_file(Some(&base), &new);
+    let sent = sent_extents(&open(&bytes).unwrap()).unwrap();
+    let totals = encoded.totals;
+    let travel = [totals.raw, totals.zstd, totals.zstd_prefix, totals.edited].map(|share| share.image_bytes);
+    assert_eq!(sent.iter().map(Extent::len_bytes).sum::<u64>(), travel.iter().sum());
+    // The block that was changed; then what is new, and not what stands where it stood.
+    let (first, last) = (sent.first().unwrap(), sent.last().unwrap());
+    assert!(first.start <= MIB as u64 && MIB as u64 <= first.end && first.len_bytes() < 8192, "{first:?}");
+    assert!(last.end <= 19 * MIB as u64 + 300_000 && last.end >= 19 * MIB as u64, "{last:?}");
 }
 
 #[test]

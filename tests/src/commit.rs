@@ -79,6 +79,19 @@ impl Commit {
         false
     }
 
+    /// Waits until an instance has come to a phase of its own: `ready`, `active`, `settled`.
+    pub fn wait_for_target(&mut self, target: &str, phase: &str, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        while self.next(until).is_some() {
+            let last = self.events.last();
+            if matches!(last, Some(AttemptEvent::Phase { target: Some(t), phase: p, .. }) if t == target && p == phase)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The word of its next line.
     fn next(&mut self, until: Instant) -> Option<String> {
         let line = match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {

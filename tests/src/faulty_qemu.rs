@@ -12,6 +12,7 @@ case " $* " in
 *" --version "*)
   if [ -e "$here/version" ]; then echo "QEMU emulator version $(cat "$here/version")"; exit 0; fi ;;
 *" -incoming "*)
+  echo "$$" >> "$here/restores"
   if [ -e "$here/damage" ]; then
     for file in "$(cat "$here/damage")"/staging/*/*/device.img; do
       truncate -s 4096 "$file" && echo "$file" >> "$here/damaged"
@@ -71,6 +72,11 @@ impl FaultyQemu {
     pub fn damaged(&self) -> Vec<PathBuf> {
         let list = std::fs::read_to_string(self.dir.join("damaged")).unwrap_or_default();
         list.lines().map(PathBuf::from).collect()
+    }
+
+    /// How often it was started to restore something.
+    pub fn restores(&self) -> usize {
+        std::fs::read_to_string(self.dir.join("restores")).unwrap_or_default().lines().count()
     }
 
     /// A restore waits until [`FaultyQemu::behave`].

@@ -2,7 +2,7 @@
 //! the commit, every guest runs on, nothing is left, and the next commit succeeds (promises 1, 2 and 10).
 //!
 //! The step is read from the commit's own events, so that nothing in the program knows of this test. Some pairs of step and
-//! victim are tried; `FORM_EVERY_EFFECT=1` tries all.
+//! victim are tried; `FORM_EVERY_EFFECT=1` tries all, `FORM_STEP=NAME` both of that step.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -81,9 +81,11 @@ fn promise_1_a_daemon_that_is_killed_at_a_step() -> Result<()> {
     for (number, guest) in guests.iter_mut().enumerate() {
         Marks::make(guest, guest.name().to_owned().as_str(), COUNTER_START * (number as u64 + 1))?;
     }
-    let pairs: Vec<_> = match std::env::var_os("FORM_EVERY_EFFECT") {
-        Some(_) => STEPS.iter().flat_map(|step| [(*step, 1), (*step, 2)]).collect(),
-        None => SAMPLE.to_vec(),
+    let both = |step: &'static str| [(step, 1), (step, 2)];
+    let pairs: Vec<_> = match (std::env::var("FORM_STEP"), std::env::var_os("FORM_EVERY_EFFECT")) {
+        (Ok(step), _) => both(STEPS.into_iter().find(|known| *known == step).expect("a step")).to_vec(),
+        (Err(_), Some(_)) => STEPS.into_iter().flat_map(both).collect(),
+        (Err(_), None) => SAMPLE.to_vec(),
     };
     for (step, victim) in pairs {
         let before = runs(&cluster, &mut guests)?;

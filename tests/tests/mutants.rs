@@ -19,7 +19,7 @@ fn each_mutant_changes_one_place_and_names_its_test() {
         let changed = mutant.of(&text).unwrap_or_else(|error| panic!("{error}"));
         assert_ne!(changed, text, "{} changes nothing", mutant.name);
 
-        let dir = ["delta", "cli/node", "transport/proto", "transport"]
+        let dir = ["delta", "cli/node", "transport/proto", "transport", "vmm-hooks"]
             .into_iter()
             .find(|dir| mutant.package == format!("form-{}", dir.rsplit('/').next().unwrap_or(dir)))
             .unwrap_or_else(|| panic!("{}: which crate is {}?", mutant.name, mutant.package));

@@ -8,6 +8,9 @@ use std::process::Command;
 /// Above it a file is a design question.
 const LINES_MAX: usize = 500;
 
+/// What is promised, by number.
+const PROMISES: std::ops::RangeInclusive<u32> = 1..=10;
+
 /// Which of our crates each crate may depend on. Nothing points back up.
 const ARROWS: [(&str, &[&str]); 9] = [
     ("form-delta", &[]),
@@ -214,4 +217,18 @@ fn outcomes_are_branched_on_in_form_proto() {
     let most = |name: &str| OUTCOME_LINES.iter().find(|(file, _, _)| *file == name).map_or(0, |(_, most, _)| *most);
     let too_many: Vec<_> = lines.iter().filter(|line| count(&file(line)) > most(&file(line))).cloned().collect();
     none("more lines that branch on an outcome than are known of", &too_many);
+}
+
+#[test]
+fn each_promise_has_tests_named_after_it() {
+    let lines = lines_that(&rust_files(), |_, line| line.trim_start().contains("fn promise_"));
+    let named = |number: &str| {
+        lines.iter().any(|line| {
+            let name = line.rsplit("fn promise_").next().unwrap_or_default();
+            let numbers = name.split('_').take_while(|word| *word == "and" || word.parse::<u32>().is_ok());
+            numbers.into_iter().any(|word| word == number)
+        })
+    };
+    let without: Vec<_> = PROMISES.map(|number| number.to_string()).filter(|number| !named(number)).collect();
+    none("promises without a test", &without);
 }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use form_vmm_hooks::keeper::{KeeperCommand, Keeping};
@@ -313,12 +314,16 @@ async fn a_pause_that_is_too_long_is_ended_and_voids_the_capture() {
     let vm = scene.files().boot(&machine).await.unwrap();
     scene.calls();
     let calls = scene.path("calls");
+    let goes_on = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&goes_on);
     let copy = move || {
         wait_until("a resume", || fs::read_to_string(&calls).unwrap_or_default().contains("resume"));
+        seen.store(true, Ordering::Release);
         Ok(())
     };
     let voided = capture(&vm, copy).await.unwrap_err();
     assert!(matches!(voided, Error::Voided { .. }), "{voided:?}");
+    assert!(goes_on.load(Ordering::Acquire), "while it was still being copied");
     capture(&vm, || Ok(())).await.unwrap();
     assert_eq!(vm.state().await.unwrap(), VmState::Running);
     assert_eq!(scene.words(), ["pause", "resume", "pause", "resume"]);

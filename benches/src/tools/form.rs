@@ -12,6 +12,8 @@ use crate::{Result, process::Usage};
 pub(super) struct Form {
     pub(super) program: PathBuf,
     pub(super) standby: bool,
+    /// What says how long zstd alone takes for what was sent.
+    pub(super) bench: PathBuf,
 }
 
 impl Form {
@@ -58,6 +60,8 @@ impl Tool for Form {
         let mut make = self.delta("make");
         make.args(bases.clone()).arg("--new").arg(job.new).arg("--out").arg(&patch).arg("--json");
         let made = source.run(&mut make)?;
+        let mut sent = Command::new(&self.bench);
+        let sent = Usage::default().run(sent.args(["yardstick", "sent"]).arg(job.new).arg(&patch))?;
         let mut apply = self.delta("apply");
         apply.args(bases).arg("--delta").arg(&patch).arg("--out").arg(&out).arg("--json");
         if self.standby {
@@ -70,7 +74,10 @@ impl Tool for Form {
         Ok(Update {
             wire_bytes: file_bytes(&patch)?,
             result: Some(out),
-            detail: serde_json::json!({ "make": parse(&made), "apply": parse(&applied), "blake3": digest.finalize().to_hex().as_str() }),
+            detail: serde_json::json!({
+                "make": parse(&made), "sent": parse(&sent), "apply": parse(&applied),
+                "blake3": digest.finalize().to_hex().as_str(),
+            }),
         })
     }
 }

@@ -91,8 +91,8 @@ pub trait Tool {
 pub fn all(settings: &Settings) -> Result<Vec<Box<dyn Tool>>> {
     let bench = std::env::current_exe()?;
     let tools: Vec<Box<dyn Tool>> = vec![
-        Box::new(form::Form { program: settings.form.clone(), standby: true }),
-        Box::new(form::Form { program: settings.form.clone(), standby: false }),
+        Box::new(form::Form { program: settings.form.clone(), standby: true, bench: bench.clone() }),
+        Box::new(form::Form { program: settings.form.clone(), standby: false, bench: bench.clone() }),
         Box::new(commit::Commit::new(settings)),
         Box::new(yardstick::ComparePass { program: bench.clone() }),
         Box::new(yardstick::BlocksAndZstd { program: bench }),

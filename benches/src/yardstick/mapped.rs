@@ -33,6 +33,10 @@ impl Mapped {
         self.map.len() as u64 / BLOCK_BYTES
     }
 
+    pub(super) fn bytes(&self, start: u64, end: u64) -> &[u8] {
+        &self.map[start as usize..end as usize]
+    }
+
     pub(super) fn blocks(&self, run: Run) -> &[u8] {
         &self.map[(run.start * BLOCK_BYTES) as usize..(run.end * BLOCK_BYTES) as usize]
     }

@@ -6,6 +6,7 @@
 mod blocks;
 mod mapped;
 mod patch;
+mod sent;
 
 use std::{fs::File, os::unix::fs::FileExt, path::Path, time::Instant};
 
@@ -33,6 +34,12 @@ pub fn run(verb: &str, files: &[&Path]) -> Result<Value> {
             let zstd_s = start.elapsed().as_secs_f64() - compare_s;
             Ok(json!({ "changed_bytes": bytes(&changed), "compare_s": compare_s, "zstd_s": zstd_s }))
         }
+        ("sent", [new, delta]) => {
+            let sent = sent::Sent::read(new, delta)?;
+            let start = Instant::now();
+            sent.compress()?;
+            Ok(json!({ "sent_bytes": sent.bytes(), "zstd_s": start.elapsed().as_secs_f64() }))
+        }
         ("apply", [patch, image]) => {
             patch::apply(&std::fs::read(patch)?, &File::options().write(true).open(image)?)?;
             Ok(Value::Null)
@@ -51,7 +58,7 @@ pub fn run(verb: &str, files: &[&Path]) -> Result<Value> {
             Ok(Value::Null)
         }
         ("reset", [image, base]) => reset(image, base),
-        _ => Err("yardstick compare|make|apply|same|warm|reset FILE…".into()),
+        _ => Err("yardstick compare|make|sent|apply|same|warm|reset FILE…".into()),
     }
 }
 

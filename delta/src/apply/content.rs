@@ -2,8 +2,9 @@ use std::ops::Range;
 
 use crate::{
     Chunk, Extent, Hash, Image, Result, VerifiedFrame,
+    base::Place,
     error::{Error, Object},
-    recipe::{Frame, PartSource, Place, Record, apply_edits, edited, patched, read_frame, references, unzstd},
+    recipe::{Frame, PartSource, Record, apply_edits, edited, patched, read_frame, references, unzstd},
 };
 
 /// A frame whose streams are decoded, ready to be taken apart. This is all of a delta that is in memory.

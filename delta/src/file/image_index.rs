@@ -2,8 +2,10 @@
 
 use std::{fs::File, io, os::unix::fs::MetadataExt};
 
+use twox_hash::XxHash3_128;
+
 use crate::{
-    BlockIndex, Hash, Image, Manifest, Result,
+    BlockIndex, Image, Manifest, Result,
     codec::Reader,
     error::{Error, Object},
     limits::IMAGE_INDEX_BYTES_MAX,
@@ -13,7 +15,7 @@ use crate::{
 const MAGIC: [u8; 4] = *b"fmII";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 72;
-const HASH_BYTES: usize = 32;
+const CHECKSUM_BYTES: usize = 16;
 
 /// Which file it was, and in which state. A file that was written to, replaced or copied has another one; so has one whose times were set back, because
 /// the time of the change itself can't be set.
@@ -82,7 +84,7 @@ impl ImageIndex {
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
         let (manifest, blocks) = (self.manifest.encode(), self.blocks.as_ref().map_or(Vec::new(), BlockIndex::encode));
-        let mut out = Vec::with_capacity(HEADER_BYTES + manifest.len() + blocks.len() + HASH_BYTES);
+        let mut out = Vec::with_capacity(HEADER_BYTES + manifest.len() + blocks.len() + CHECKSUM_BYTES);
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
         out.extend([0; 2]);
@@ -98,8 +100,8 @@ impl ImageIndex {
         out.extend((blocks.len() as u64).to_le_bytes());
         out.extend(manifest);
         out.extend(blocks);
-        let hash = Hash::of(&out);
-        out.extend(hash.as_bytes());
+        let checksum = XxHash3_128::oneshot(&out);
+        out.extend(checksum.to_le_bytes());
         out
     }
 
@@ -108,15 +110,13 @@ impl ImageIndex {
         let object = Object::ImageIndex;
         let mut reader = Reader::new(object, bytes, 0);
         reader.opening(MAGIC, VERSION)?;
-        let hashed = bytes.len().checked_sub(HASH_BYTES).and_then(|at| bytes.split_at_checked(at));
-        let (hashed, hash) = hashed.ok_or_else(|| reader.damaged("it ends before its hash"))?;
-        let expected = Reader::new(object, hash, hashed.len() as u64).hash()?;
-        let found = Hash::of(hashed);
-        if found != expected {
-            return Err(Error::WrongHash { object, offset_bytes: 0, expected, found });
+        let (content, checksum) =
+            bytes.split_last_chunk().ok_or_else(|| reader.damaged("it ends before its checksum"))?;
+        if XxHash3_128::oneshot(content) != u128::from_le_bytes(*checksum) {
+            return Err(reader.damaged("its checksum is not that of its bytes"));
         }
 
-        let mut reader = Reader::new(object, hashed, 0);
+        let mut reader = Reader::new(object, content, 0);
         reader.opening(MAGIC, VERSION)?;
         if reader.u16()? != 0 {
             return Err(reader.damaged("the reserved field must be zero"));
@@ -129,7 +129,7 @@ impl ImageIndex {
             changed: (reader.u64()?, reader.u32()?),
         };
         let (manifest_len, blocks_len) = (reader.u64()?, reader.u64()?);
-        let parts = hashed.get(HEADER_BYTES..).unwrap_or_default();
+        let parts = content.get(HEADER_BYTES..).unwrap_or_default();
         let manifest_len = usize::try_from(manifest_len).ok();
         let (manifest, blocks) = manifest_len
             .and_then(|len| parts.split_at_checked(len))

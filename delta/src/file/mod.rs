@@ -6,4 +6,4 @@ mod summary;
 
 pub use delta::{DeltaWriter, open_delta};
 pub use image_index::{FileIdentity, ImageIndex};
-pub use summary::summarise;
+pub use summary::{sent_extents, summarise};

@@ -1,3 +1,5 @@
+use crate::limits::BLOCK_BYTES;
+
 /// A range of byte positions, half open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Extent {
@@ -40,6 +42,15 @@ pub fn normalise(mut extents: Vec<Extent>) -> Vec<Extent> {
         touches
     });
     extents
+}
+
+/// The blocks that extents touch, normalised. The last one of an image may reach behind its end.
+pub(crate) fn whole_blocks(extents: &[Extent]) -> Vec<Extent> {
+    let whole = |extent: &Extent| {
+        let (start, end) = (extent.start / BLOCK_BYTES, extent.end.div_ceil(BLOCK_BYTES));
+        Extent::new(start * BLOCK_BYTES, end.saturating_mul(BLOCK_BYTES))
+    };
+    normalise(extents.iter().map(whole).collect())
 }
 
 /// The parts of a normalised list that lie within `window`.

@@ -1,9 +1,10 @@
 use super::Spool;
 use crate::{
     Chunk, Extent, FrameIndex, Hash, Manifest, Result, Totals,
+    base::Place,
     error::{Error, Object},
     limits::{BASES_MAX, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, IMAGE_BYTES_MAX},
-    recipe::{Part, PartSource, Place, Record, read_frame},
+    recipe::{Part, PartSource, Record, read_frame},
 };
 
 /// A rebuild that was found to be possible, before anything is written: every record has been read, every place lies inside its base, and the manifest that

@@ -2,23 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::Place;
 use crate::{
-    BlockIndex, Chunk, Extent, Hash, Image, Manifest,
+    Base, Chunk, Extent, Hash, Image, Manifest, Moved,
+    base::{Place, find_block, has},
     image::{clip, slices},
     limits::{BLOCK_BYTES, CHUNK_BYTES_MAX, NEW_RUN_BYTES_MAX},
+    scan::Found,
 };
-
-/// An image that both ends hold, of the commit that a delta stands on. The first of several is the older image of the same artifact.
-#[derive(Clone, Copy)]
-pub struct Base<'a> {
-    /// Its bytes.
-    pub image: &'a Image,
-    /// Its manifest.
-    pub manifest: &'a Manifest,
-    /// Where its blocks stand, if that is known. Without it moved data is found in whole chunks only.
-    pub blocks: Option<&'a BlockIndex>,
-}
 
 /// A run of chunks of the new image that come from the same source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +50,7 @@ pub(super) struct Steps<'a> {
     bases: &'a [Base<'a>],
     new: &'a Image,
     changed: &'a [Extent],
+    moved_blocks: &'a Moved,
     chunks: std::iter::Peekable<std::iter::Enumerate<std::slice::Iter<'a, Chunk>>>,
     position: u64,
     /// The first base's chunks, up to where the new image is.
@@ -76,7 +67,13 @@ pub(super) struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     /// `changed` are the places where `new` differs from the first base, or has data when there is none.
-    pub(super) fn new(bases: &'a [Base<'a>], new: &'a Image, manifest: &'a Manifest, changed: &'a [Extent]) -> Self {
+    pub(super) fn new(
+        bases: &'a [Base<'a>],
+        new: &'a Image,
+        manifest: &'a Manifest,
+        changed: &'a [Extent],
+        moved_blocks: &'a Moved,
+    ) -> Self {
         let moved = moved(bases, manifest);
         let offsets = match moved.is_empty() {
             true => Vec::new(),
@@ -86,6 +83,7 @@ impl<'a> Steps<'a> {
             bases,
             new,
             changed,
+            moved_blocks,
             chunks: manifest.chunks().iter().enumerate().peekable(),
             position: 0,
             same_place: SamePlace::new(bases),
@@ -102,7 +100,7 @@ impl<'a> Steps<'a> {
         let extent = Extent::new(self.position, self.position + u64::from(chunk.len_bytes));
         let source = if self.same_place.has(extent.start, chunk) {
             Source::Copy(Place { base: 0, start: extent.start })
-        } else if self.new.is_zero(extent) {
+        } else if self.is_zero(extent) {
             Source::Zero { chunk_bytes: chunk.len_bytes, count: 1 }
         } else if let Some(place) = self.find(chunk) {
             Source::Copy(place)
@@ -111,6 +109,13 @@ impl<'a> Steps<'a> {
         };
         self.position = extent.end;
         Some(Step { extent, source })
+    }
+
+    fn is_zero(&self, extent: Extent) -> bool {
+        match self.moved_blocks.run_with(extent) {
+            Some(run) => run.from.is_none(),
+            None => self.new.is_zero(extent),
+        }
     }
 
     fn find(&mut self, chunk: &Chunk) -> Option<Place> {
@@ -268,35 +273,25 @@ impl Divide<'_, '_> {
     }
 
     fn block(&mut self, extent: Extent) {
-        let new = self.steps.new;
-        if new.is_zero(extent) {
-            return self.push(extent, DraftSource::Zero);
-        }
-        let bytes = new.get(extent).unwrap_or_default();
-        let source = match self.find(bytes) {
+        let Steps { bases, new, moved_blocks, .. } = self.steps;
+        let bytes = || new.get(extent).unwrap_or_default();
+        // What goes on where the last part was comes first, so that runs stay whole; it may lie across blocks there, which nobody else finds.
+        let goes_on = |found: Option<Place>| match self.near {
+            Some(near) if found != Some(near) && has(bases, near, bytes()) => Some(near),
+            _ => found,
+        };
+        let found = match moved_blocks.block(extent) {
+            Found::Zeros => return self.push(extent, DraftSource::Zero),
+            Found::Unknown if new.is_zero(extent) => return self.push(extent, DraftSource::Zero),
+            Found::At(place) => goes_on(Some(place)),
+            Found::Nowhere => goes_on(None),
+            Found::Unknown => goes_on(None).or_else(|| find_block(bases, bytes())),
+        };
+        let source = match found {
             Some(place) => DraftSource::Copy(place),
             None => DraftSource::Literal { near: self.near },
         };
         self.push(extent, source);
-    }
-
-    /// A base's block with these bytes. What goes on where the last one was comes first, so that runs stay whole.
-    fn find(&self, bytes: &[u8]) -> Option<Place> {
-        if bytes.len() as u64 != BLOCK_BYTES {
-            return None;
-        }
-        let bases = self.steps.bases;
-        let has = |place: &Place| {
-            let there = Extent::new(place.start, place.start + BLOCK_BYTES);
-            bases.get(usize::from(place.base)).and_then(|base| base.image.get(there)) == Some(bytes)
-        };
-        self.near.filter(has).or_else(|| {
-            let found = bases
-                .iter()
-                .zip(0u8..)
-                .filter_map(|(base, number)| Some(Place { base: number, start: base.blocks?.find(bytes)? }));
-            found.into_iter().find(has)
-        })
     }
 
     fn push(&mut self, extent: Extent, source: DraftSource) {

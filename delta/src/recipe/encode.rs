@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use super::{
-    Base, DraftSource, FrameIndex, FrameRef, Part, PartSource, Record, Totals, VerifiedFrame,
+    DraftSource, FrameIndex, Part, PartSource, Record, Totals, VerifiedFrame,
     body::Compressor,
     choose::{Source, Step, Steps},
     edited,
@@ -10,13 +10,13 @@ use super::{
     literal, patched, read_frame, references,
 };
 use crate::{
-    Extent, Hash, Image, Manifest, Result,
+    Base, Extent, Image, Manifest, Moved, Result,
     error::{Error, Object},
-    image::normalise,
+    image::whole_blocks,
     limits::{
-        BASES_MAX, BLOCK_BYTES, EDITS_SAMPLE_BYTES, ENCODE_THREADS_MAX, FRAME_CONTENT_BYTES_TARGET,
-        FRAMES_IN_FLIGHT_PER_THREAD, RECORDS_BYTES_TARGET, REDUNDANT_RATIO, REDUNDANT_SAMPLE_BYTES, SMALL_DELTA_BYTES,
-        ZSTD_LEVEL, ZSTD_LEVEL_REDUNDANT, ZSTD_LEVEL_SMALL,
+        BASES_MAX, EDITS_SAMPLE_BYTES, ENCODE_THREADS_MAX, FRAME_CONTENT_BYTES_TARGET, FRAMES_IN_FLIGHT_PER_THREAD,
+        RECORDS_BYTES_TARGET, REDUNDANT_RATIO, REDUNDANT_SAMPLE_BYTES, SMALL_DELTA_BYTES, ZSTD_LEVEL,
+        ZSTD_LEVEL_REDUNDANT, ZSTD_LEVEL_SMALL,
     },
     parallel,
 };
@@ -42,6 +42,20 @@ pub fn encode(
     out: &mut dyn Write,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Encoded> {
+    let changed = if bases.is_empty() { new.data() } else { changed };
+    let moved = Moved::find(bases, new, changed)?;
+    encode_moved(bases, new, new_manifest, (changed, &moved), out, progress)
+}
+
+/// As [`encode`], when it is known already what of the changed blocks has moved. Without a base, `changed` is where the image has data.
+pub fn encode_moved(
+    bases: &[Base<'_>],
+    new: &Image,
+    new_manifest: &Manifest,
+    (changed, moved): (&[Extent], &Moved),
+    out: &mut dyn Write,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Encoded> {
     new_manifest.fits(Object::Image, new)?;
     for base in bases {
         base.manifest.fits(Object::Base, base.image)?;
@@ -54,23 +68,18 @@ pub fn encode(
             limit: BASES_MAX as u64,
         });
     }
-    let changed = if bases.is_empty() { new.data() } else { changed };
     // Parts are made of whole blocks, and an image may end within one.
-    let block = |extent: &Extent| {
-        let (start, end) = (extent.start / BLOCK_BYTES, extent.end.div_ceil(BLOCK_BYTES));
-        Extent::new(start * BLOCK_BYTES, end * BLOCK_BYTES)
-    };
-    let changed = normalise(changed.iter().map(block).collect());
+    let changed = whole_blocks(changed);
     let changed_bytes: u64 = changed.iter().map(Extent::len_bytes).sum();
     let level = if changed_bytes <= SMALL_DELTA_BYTES { ZSTD_LEVEL_SMALL } else { ZSTD_LEVEL };
     let coder = Coder { bases: bases.iter().map(|base| base.image).collect(), new, new_manifest, level };
-    let mut steps = Steps::new(bases, new, new_manifest, &changed);
+    let mut steps = Steps::new(bases, new, new_manifest, &changed, moved);
     let batches = std::iter::from_fn(|| Some(take_frame(&mut steps)).filter(|steps| !steps.is_empty()));
     let mut frames = Vec::new();
     let mut totals = Totals::default();
     let take = |coded: Coded| {
-        out.write_all(&coded.bytes).map_err(Error::io("write frames to", Object::Spool))?;
-        frames.push(FrameRef { hash: Hash::of(&coded.bytes), len_bytes: coded.bytes.len() as u32 });
+        out.write_all(coded.frame.bytes()).map_err(Error::io("write frames to", Object::Spool))?;
+        frames.push(coded.frame.listed());
         totals += coded.totals;
         progress(coded.end, new.len_bytes());
         Ok(())
@@ -123,7 +132,7 @@ struct Coder<'a> {
 }
 
 struct Coded {
-    bytes: Vec<u8>,
+    frame: VerifiedFrame,
     /// Where the next frame begins in the new image.
     end: u64,
     totals: Totals,
@@ -141,16 +150,14 @@ impl Coder<'_> {
             });
         }
         let streams = self.streams(position, &mut records, compressor);
-        let bytes = write_frame(position, &records, streams, compressor);
-        let listed = FrameRef { hash: Hash::of(&bytes), len_bytes: bytes.len() as u32 };
-        let frame = VerifiedFrame::check(0, listed, bytes)?;
+        let frame = VerifiedFrame::made(write_frame(position, &records, streams, compressor));
         let mut totals = Totals::default();
         totals.add(&read_frame(&frame)?);
         // What was looked at need not stay in memory.
         for image in self.bases.iter().take(1).chain([&self.new]) {
             image.release(Extent::new(position, end));
         }
-        Ok(Coded { bytes: frame.into_bytes(), end, totals })
+        Ok(Coded { frame, end, totals })
     }
 
     fn record(&self, step: &Step) -> Record {

@@ -1,7 +1,7 @@
 //! What new bytes are like, and so which stream of the frame takes them.
 
-use super::{Draft, DraftSource, Part, PartSource, Place, edits};
-use crate::{Extent, Image, image::slices, limits::BLOCK_BYTES};
+use super::{Draft, DraftSource, Part, PartSource, edits};
+use crate::{Extent, Image, base::Place, image::slices, limits::BLOCK_BYTES};
 
 /// A block with this part of its words as they were is like what was there before.
 const SAME_WORDS_DIVISOR: usize = 32;

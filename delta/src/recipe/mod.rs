@@ -11,13 +11,12 @@ mod totals;
 mod verified;
 
 pub(crate) use body::unzstd;
-pub use choose::Base;
 use choose::{Draft, DraftSource};
 pub(crate) use edits::{Edit, apply as apply_edits};
-pub use encode::{Encoded, encode};
+pub use encode::{Encoded, encode, encode_moved};
 pub(crate) use frame::{Frame, read_frame};
 pub use index::{FrameIndex, FrameRef};
 pub(crate) use patch::{edited, patched, references};
-pub(crate) use record::{Part, PartSource, Place, Record};
+pub(crate) use record::{Part, PartSource, Record};
 pub use totals::{Share, Totals};
 pub use verified::VerifiedFrame;

@@ -1,7 +1,7 @@
 //! The bytes of the bases that parts stand on.
 
-use super::{PartSource, Place, Record};
-use crate::{Extent, Image};
+use super::{PartSource, Record};
+use crate::{Extent, Image, base::Place};
 
 /// What the parts of a kind stand on, one after the other, each as long as its part: where a base ends before, zeros follow. So the old self of every byte of
 /// the patched ones is at the same distance, which is what makes a prefix cheap.

@@ -2,6 +2,7 @@
 
 use crate::{
     Chunk, Hash, Result,
+    base::Place,
     codec::Reader,
     error::{Error, Object},
     limits::{BASES_MAX, BLOCK_BYTES, CHUNK_BYTES_MAX, NEW_RUN_BYTES_MAX},
@@ -34,24 +35,6 @@ pub(crate) enum Record {
     Zero { chunk_bytes: u32, count: u32 },
     /// New chunks, and what their bytes are made of: the parts together are as long as the chunks together.
     New { chunks: Vec<Chunk>, parts: Vec<Part> },
-}
-
-/// A position in one of the bases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) base: u8,
-    pub(crate) start: u64,
-}
-
-impl Place {
-    /// What stands there now: the same position of the same artifact.
-    pub(crate) fn is_kept_at(self, position: u64) -> bool {
-        self == Place { base: 0, start: position }
-    }
-
-    pub(crate) fn forward(self, bytes: u64) -> Place {
-        Place { base: self.base, start: self.start + bytes }
-    }
 }
 
 /// The next bytes of a run of new chunks.

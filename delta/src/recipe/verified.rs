@@ -4,8 +4,8 @@ use crate::{
     error::{Error, Object},
 };
 
-/// A frame whose length and BLAKE3 are those that the index names. Only [`FrameIndex::verify`](crate::FrameIndex::verify) makes one, and only one of these is
-/// ever decoded.
+/// A frame whose length and BLAKE3 are those that the index names. Only [`FrameIndex::verify`](crate::FrameIndex::verify) makes one of what
+/// came from elsewhere, and only one of these is ever decoded.
 #[derive(Debug, Clone)]
 pub struct VerifiedFrame {
     number: u32,
@@ -14,6 +14,12 @@ pub struct VerifiedFrame {
 }
 
 impl VerifiedFrame {
+    /// A frame that was just made.
+    pub(super) fn made(bytes: Vec<u8>) -> VerifiedFrame {
+        let listed = FrameRef { hash: Hash::of(&bytes), len_bytes: bytes.len() as u32 };
+        VerifiedFrame { number: 0, listed, bytes }
+    }
+
     pub(super) fn check(number: u32, listed: FrameRef, bytes: Vec<u8>) -> Result<VerifiedFrame> {
         if bytes.len() != listed.len_bytes as usize {
             return Err(Error::damaged(

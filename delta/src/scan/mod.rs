@@ -1,9 +1,12 @@
 mod compare;
+mod moved;
 mod rechunk;
 
 use fastcdc::v2020::FastCDC;
 
-pub use rechunk::rechunk;
+pub(crate) use moved::Found;
+pub use moved::Moved;
+pub use rechunk::{rechunk, rechunk_moved};
 
 use crate::{
     Chunk, Extent, Hash, Image, Manifest, Result,

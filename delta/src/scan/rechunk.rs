@@ -1,7 +1,7 @@
 use std::{iter::Peekable, slice};
 
 use crate::{
-    Chunk, Extent, Hash, Image, Manifest, Result,
+    Base, Chunk, Extent, Hash, Image, Manifest, Moved, Result,
     image::normalise,
     limits::{CHUNK_BYTES_MAX, THREADS_MAX},
     parallel,
@@ -22,26 +22,41 @@ const CHUNK_BATCH: usize = 4096;
 /// The end of an image adds one thing. The chunker tests bytes in pairs, and where an odd number of bytes remains it does not test the last one. So when the
 /// lengths differ, even a cut just before the shorter image's last byte may depend on that length: the tail begins one byte early.
 pub fn rechunk(new: &Image, base_manifest: &Manifest, changed: Vec<Extent>) -> Result<Manifest> {
+    cut_and_hash(new, base_manifest.chunks(), &with_tail(new, base_manifest, changed), None)
+}
+
+/// As [`rechunk`], when it is known what of the changed blocks stands elsewhere in the bases, the first of which is the one that `new` was compared with.
+///
+/// What holds for a chunk in its place holds for one that moved: it is cut as it was where the bytes from its begin to the next one's are the same.
+pub fn rechunk_moved(new: &Image, bases: &[Base<'_>], changed: Vec<Extent>, moved: &Moved) -> Result<Manifest> {
+    let Some(first) = bases.first() else { return scan(new) };
+    let elsewhere =
+        Elsewhere { moved, bases: bases.iter().map(|base| (base.manifest, base.manifest.offsets())).collect() };
+    cut_and_hash(new, first.manifest.chunks(), &with_tail(new, first.manifest, changed), Some(elsewhere))
+}
+
+fn with_tail(new: &Image, base_manifest: &Manifest, changed: Vec<Extent>) -> Vec<Extent> {
     let mut changed = changed;
     if base_manifest.image_len_bytes() != new.len_bytes() {
         let shorter = base_manifest.image_len_bytes().min(new.len_bytes());
         changed.push(Extent::new(shorter.saturating_sub(1), u64::MAX));
     }
-    cut_and_hash(new, base_manifest.chunks(), &normalise(changed))
+    normalise(changed)
 }
 
 /// A full scan: without a base, every chunk is new.
 pub(super) fn scan(image: &Image) -> Result<Manifest> {
-    cut_and_hash(image, &[], &[])
+    cut_and_hash(image, &[], &[], None)
 }
 
 /// One thread at a time cuts, and hashes what it has cut while it is at hand; meanwhile the next one cuts.
-fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent]) -> Result<Manifest> {
+fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent], elsewhere: Option<Elsewhere<'_>>) -> Result<Manifest> {
     let cuts = Cuts {
         new,
         base: base.iter().peekable(),
         base_position: 0,
         changed: changed.iter().peekable(),
+        elsewhere,
         position: 0,
         scratch: Vec::new(),
     };
@@ -58,6 +73,29 @@ fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent]) -> Result<Manif
     Manifest::new(batches.concat())
 }
 
+/// The chunks of zeros, and of bases, that stand somewhere else in the new image.
+struct Elsewhere<'a> {
+    moved: &'a Moved,
+    /// The manifest of each, and where its chunks begin.
+    bases: Vec<(&'a Manifest, Vec<u64>)>,
+}
+
+impl Elsewhere<'_> {
+    /// The new image's chunk at `position`, if it is one of a base.
+    fn chunk(&self, position: u64) -> Option<Chunk> {
+        let run = self.moved.run_with(Extent::new(position, position + 1))?;
+        let Some(from) = run.from else {
+            let is_largest = position + u64::from(CHUNK_BYTES_MAX) <= run.extent.end;
+            return is_largest.then(|| Chunk { hash: Hash::of_zeros(CHUNK_BYTES_MAX), len_bytes: CHUNK_BYTES_MAX });
+        };
+        let from = from.forward(position - run.extent.start);
+        let (manifest, offsets) = self.bases.get(usize::from(from.base))?;
+        let chunk = *manifest.chunks().get(offsets.binary_search(&from.start).ok()?)?;
+        // The next chunk's first byte has to be the same too, and not to be the last of either image (see `rechunk`).
+        (position + u64::from(chunk.len_bytes) + 1 < run.extent.end).then_some(chunk)
+    }
+}
+
 /// Neighbouring chunks of the new image, some of them not hashed yet.
 struct Batch {
     chunks: Vec<Chunk>,
@@ -70,6 +108,7 @@ struct Cuts<'a> {
     base: Peekable<slice::Iter<'a, Chunk>>,
     base_position: u64,
     changed: Peekable<slice::Iter<'a, Extent>>,
+    elsewhere: Option<Elsewhere<'a>>,
     position: u64,
     scratch: Vec<u8>,
 }
@@ -112,6 +151,10 @@ impl Cuts<'_> {
             && position + u64::from(chunk.len_bytes) < unchanged_before
         {
             return (**chunk, true);
+        }
+
+        if let Some(chunk) = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.chunk(position)) {
+            return (chunk, true);
         }
 
         // A cut depends on nothing behind the largest chunk.

@@ -13,13 +13,21 @@ use super::answer::{Answer, ok};
 use super::incoming::Id;
 use super::limits::SSE_KEEP_ALIVE;
 use super::routes::Api;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorCode};
 
 pub(super) async fn show(State(api): State<Api>, Id(id): Id, request: Request<Body>) -> Answer {
-    if let Some(coordinator) = api.other_coordinator(&id).await? {
-        return api.forward(&coordinator, request).await;
+    let Some(coordinator) = api.other_coordinator(&id).await? else { return ok(&api.core.attempt(&id).await?) };
+    match api.forward(&coordinator, request).await {
+        // What the store knows can be told without it.
+        Err(error) if matches!(error.code, ErrorCode::TargetUnavailable | ErrorCode::Unavailable) => {
+            let mut view = api.core.attempt(&id).await?;
+            if !view.settled {
+                view.waits_for.push(format!("node {coordinator}, which coordinates it and does not answer"));
+            }
+            ok(&view)
+        }
+        answer => answer,
     }
-    ok(&api.core.attempt(&id).await?)
 }
 
 pub(super) async fn events(State(api): State<Api>, Id(id): Id, request: Request<Body>) -> Answer {

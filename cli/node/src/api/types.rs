@@ -180,6 +180,9 @@ pub struct AttemptView {
     pub settled: bool,
     /// What it says last.
     pub last_event: Option<AttemptEvent>,
+    /// Who has still to act, as the state store knows it: instances that have not acknowledged a commit, by name; and if
+    /// the node that coordinates did not answer, that one.
+    pub waits_for: Vec<String>,
 }
 
 /// One step of an attempt, as a server-sent event.

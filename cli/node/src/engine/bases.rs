@@ -129,14 +129,15 @@ pub(crate) fn install<'a>(
     make_dir(&dir).map_err(io("make the base directory"))?;
     let mut installed = Vec::new();
     for (artifact, root) in artifacts {
+        // Neither takes space that was not taken before the promise. Each is looked for by itself: a host that loses its
+        // power may have kept either of the two renames.
+        let manifest = staged_manifest(staging, artifact);
+        if manifest.exists() {
+            std::fs::rename(&manifest, layout.base_manifest(cluster, root))
+                .map_err(io("advance the base's manifest"))?;
+        }
         let image = staging.join(file_name(artifact));
         if image.exists() {
-            // First, for an image without one is of no use. Neither takes space that was not taken before the promise.
-            let manifest = staged_manifest(staging, artifact);
-            if manifest.exists() {
-                std::fs::rename(&manifest, layout.base_manifest(cluster, root))
-                    .map_err(io("advance the base's manifest"))?;
-            }
             std::fs::rename(&image, layout.base_image(cluster, root)).map_err(io("advance the base"))?;
         }
         match layout.base_image(cluster, root).exists() {
@@ -186,6 +187,11 @@ mod tests {
         keep_only(&layout, "c", [newer]).expect("keep");
         assert_eq!(usable(&layout, "c"), [newer]);
         assert_eq!(install(older), [], "it is not staged any more");
+        let torn = stage(4);
+        std::fs::rename(staging.join(file_name("memory")), layout.base_image("c", torn)).expect("rename");
+        assert_eq!(install(torn), [torn], "the power went between the two renames, and kept the second");
+        assert_eq!(BTreeSet::from_iter(usable(&layout, "c")), BTreeSet::from([newer, torn]));
+        keep_only(&layout, "c", [newer]).expect("keep");
         let newest = stage(3);
         advance(&layout, "c", &staging, [("memory", newest)].into_iter(), [newer]).expect("advance");
         assert_eq!(

@@ -49,6 +49,10 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
         return again(node, local, attempt_id).await;
     }
     ending::refuse(node)?;
+    // First: what is in an attempt may be paused by it.
+    if let Some(attempt) = node.busy_with(&local.instance_id) {
+        return Err(in_attempt(&local.name, &hex::encode(attempt.0)));
+    }
     let vm = node.vms.current(&local.instance_id);
     let running = match &vm {
         Some(vm) => vm.state().await.map_err(vmm_error)? == VmState::Running,
@@ -57,9 +61,6 @@ pub(crate) async fn begin(node: &Arc<Node>, local: &LocalInstance, intent: Inten
     if !running {
         return Err(ApiError::new(ErrorCode::WrongState, format!("{} is not running", local.name))
             .remedy(format!("start it, then commit again: form manage start --name {}", local.name)));
-    }
-    if let Some(attempt) = node.busy_with(&local.instance_id) {
-        return Err(in_attempt(&local.name, &hex::encode(attempt.0)));
     }
     let cluster = node.store.cluster(&local.cluster_id).await?;
     let cluster = cluster.ok_or_else(|| ApiError::internal("begin", "the store does not know the cluster"))?;
@@ -176,13 +177,18 @@ fn is_over(record: &AttemptRecord) -> bool {
     record.state == AttemptState::Aborted || record.is_settled()
 }
 
+/// Its id if it is gone.
+async fn name_of(node: &Node, instance_id: &str) -> Result<String, ApiError> {
+    let record = node.store.instance(instance_id).await?;
+    Ok(record.map_or_else(|| instance_id.to_owned(), |instance| instance.name))
+}
+
 /// The answer to a request that was made before: the attempt that it began.
 async fn again(node: &Arc<Node>, local: &LocalInstance, attempt_id: String) -> Result<CommitAccepted, ApiError> {
     let record = node.store.attempt(&attempt_id).await?;
     let mut targets = Vec::new();
     for participant in record.iter().flat_map(|r| &r.participants).filter(|p| p.instance_id != local.instance_id) {
-        let name = node.store.instance(&participant.instance_id).await?.map(|i| i.name);
-        targets.push(name.unwrap_or_else(|| participant.instance_id.clone()));
+        targets.push(name_of(node, &participant.instance_id).await?);
     }
     let node_id = record.map_or_else(|| node.id().to_string(), |r| r.coordinator);
     Ok(CommitAccepted { attempt_id, instance_id: local.instance_id.clone(), node_id, targets })
@@ -367,8 +373,15 @@ impl Core for Engine {
             Some(event) => matches!(event, AttemptEvent::Settled { .. }),
             None => is_over(&record),
         };
+        let mut waits_for = Vec::new();
+        if record.commit_id.is_some() {
+            for late in record.participants.iter().filter(|p| !record.acknowledged.contains(&p.instance_id)) {
+                waits_for.push(name_of(&self.node, &late.instance_id).await?);
+            }
+        }
         Ok(AttemptView {
             attempt_id: attempt.to_owned(),
+            waits_for,
             settled,
             instance_id: record.source_instance,
             outcome: match record.state {

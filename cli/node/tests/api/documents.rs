@@ -159,8 +159,14 @@ async fn the_schemas_have_the_fields_of_the_types() {
         timeout_s: Some(1),
         parent: Some(text()),
     };
-    let attempt =
-        AttemptView { attempt_id: text(), instance_id: text(), outcome: text(), settled: true, last_event: None };
+    let attempt = AttemptView {
+        attempt_id: text(),
+        instance_id: text(),
+        outcome: text(),
+        settled: true,
+        last_event: None,
+        waits_for: vec![text()],
+    };
     let accepted = CommitAccepted { attempt_id: text(), instance_id: text(), node_id: text(), targets: vec![] };
     let created = Created { instance_id: text(), cluster_id: text(), snapshot_id: None, received_bytes: 0 };
     let grant = GrantBody { address: key(1).address(), instance_id: text(), level: Some(Level::Manager), version: 1 };

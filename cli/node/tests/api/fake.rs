@@ -200,6 +200,7 @@ impl Core for FakeNode {
             outcome: "pending".into(),
             settled: false,
             last_event: None,
+            waits_for: vec![],
         })
     }
     async fn attempt_events(&self, attempt_id: &str) -> Result<BoxStream<'static, AttemptEvent>, ApiError> {

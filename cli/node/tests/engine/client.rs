@@ -71,8 +71,14 @@ impl Signed {
         Self { method, path: path.into(), body, request }
     }
 
+    /// The answer, unless whoever was asked is gone.
+    pub(crate) async fn ask(&self, to: SocketAddr) -> io::Result<Reply> {
+        exchange(to, self.method, &self.path, &self.body, Some(&self.request)).await
+    }
+
+    /// As [`Signed::ask`], when there has to be an answer.
     pub(crate) async fn send(&self, to: SocketAddr) -> Reply {
-        exchange(to, self.method, &self.path, &self.body, Some(&self.request)).await.expect("an answer")
+        self.ask(to).await.expect("an answer")
     }
 
     /// As [`Signed::send`], when it has to work.

@@ -35,7 +35,7 @@ async fn the_next_commit_succeeds(scene: &Scene) {
 }
 
 #[tokio::test]
-async fn promise_13_a_disk_that_is_full_before_the_promise() {
+async fn rule_13_a_disk_that_is_full_before_the_promise() {
     let scene = pair().await;
     let before = Before::of(&scene).await;
     // The target is asked for its host's facts twice: in the preflight, and when it has the offer and begins to build.
@@ -54,7 +54,7 @@ async fn promise_13_a_disk_that_is_full_before_the_promise() {
 }
 
 #[tokio::test]
-async fn promise_13_a_disk_that_is_full_after_the_promise() {
+async fn rule_13_a_disk_that_is_full_after_the_promise() {
     let scene = pair().await;
     for (number, (name, point)) in
         [("b", vm("b", Step::Restore)), ("a", vm("b", Step::Restore)), ("b", Point::Written(0, "commits/"))]

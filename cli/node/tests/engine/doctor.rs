@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::sync::atomic::Ordering;
 
 use form_node::api::flight::FlightView;
 use form_node::api::health::{HealthView, Verdict};
+use form_node::store::InstanceStatus;
 use form_vmm_hooks::fake::Step;
 
 use crate::client::get;
 use crate::hooks::vm;
 use crate::scene::{Scene, flip};
 
-async fn health(scene: &Scene, name: &str) -> HealthView {
+pub(crate) async fn health(scene: &Scene, name: &str) -> HealthView {
     let (status, json) = get(scene.api(name), "/api/v1/health").await.expect("an answer");
     assert!(status.is_success(), "{json}");
     serde_json::from_value(json).expect("a view")
@@ -29,7 +31,7 @@ fn problems(health: &HealthView) -> Vec<String> {
 }
 
 /// One problem and no other, which names all of these.
-fn one_problem(health: &HealthView, named: &[&str]) {
+pub(crate) fn one_problem(health: &HealthView, named: &[&str]) {
     let problems = problems(health);
     let [problem] = problems.as_slice() else { panic!("not one: {problems:#?}") };
     named.iter().for_each(|name| assert!(problem.contains(name), "{name}: {problem}"));
@@ -70,6 +72,16 @@ async fn a_node_that_is_well_and_what_can_be_wrong_with_it() {
     ahead.expect("update");
     one_problem(&health(&scene, "a").await, &["clock: ", "set the hosts' clocks right"]);
     scene.store.update_instance(scene.id("b"), |b| b.updated_at -= 3600).await.expect("update");
+
+    let status = async |status| {
+        scene.store.update_instance(scene.id("a"), |a| a.status = status).await.expect("update");
+    };
+    status(InstanceStatus::CriticalError).await;
+    one_problem(
+        &health(&scene, "a").await,
+        &["instances: a has a VM that did not answer", "form manage start --name a"],
+    );
+    status(InstanceStatus::Started).await;
 
     let base = scene.base("a", "root").await;
     std::fs::rename(&base, base.with_extension("away")).expect("rename");
@@ -143,6 +155,16 @@ async fn a_node_that_does_not_run() {
     let left = look(false).await;
     assert!(left.findings.iter().any(|f| f.check == "leftovers" && f.message.contains(&"ab".repeat(16))), "{left:?}");
 
+    // Arguments as QEMU's; it ends with its stdin.
+    let of_nobody = data.join("instances/gone/vm-0");
+    let words = ["-c", "read _", "qemu", "-uuid", "00000000-0000-4000-8000-000000000000"];
+    let process = std::process::Command::new("sh").args(words).arg(&of_nobody).stdin(Stdio::piped()).spawn();
+    let mut process = process.expect("sh runs");
+    let stranger = look(false).await;
+    drop(process.stdin.take());
+    process.wait().expect("it ends");
+    one_problem(&stranger, &[&format!("leftovers: process {} is a VM", process.id()), "no instance's"]);
+
     let base = scene.base("a", "root").await;
     flip(&base, 0);
     assert!(look(false).await.healthy, "it takes reading");
@@ -167,6 +189,10 @@ async fn a_node_that_does_not_run() {
     std::fs::write(data.join("node.toml"), config.replace("state/state.db", "nowhere/state.db")).expect("write");
     one_problem(&look(false).await, &["store: there is no state store", "put the file back"]);
     assert!(!scene.dir.path().join("nowhere").exists(), "it is not made");
+    let installation = scene.store.installation_id();
+    std::fs::write(data.join("node.toml"), config.replace(installation, &"0".repeat(installation.len())))
+        .expect("write");
+    one_problem(&look(false).await, &["store: it is of installation", installation]);
     std::fs::write(data.join("node.toml"), "api = 7").expect("write");
     one_problem(&look(false).await, &["settings: ", "mend the line"]);
 }

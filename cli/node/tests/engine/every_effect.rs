@@ -2,8 +2,12 @@
 //! the state store, each step of the monitor. It fails, or the process or the whole host is lost there. Then all or none
 //! of the cluster has the commit, every VM runs, nothing is left over, and the next commit succeeds.
 //!
-//! A sample is taken: `FORM_SEED=N` takes another, `FORM_EVERY_EFFECT=1` takes all, `FORM_RUN=N` that one.
+//! A sample is taken: `FORM_SEED=N` takes another, `FORM_EVERY_EFFECT=1` takes all, operation by operation, from the
+//! `FORM_FROM=K`th to the `FORM_TO=K`th; `FORM_RUN=N` takes that one. A run has its number for ever, and draws from it and
+//! the seed.
 
+use std::collections::VecDeque;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,8 +16,9 @@ use form_node::api::types::CommitAccepted;
 use form_node::store::AttemptState;
 use futures_util::FutureExt as _;
 use serde_json::json;
+use tokio::task::{JoinError, JoinHandle};
 
-use crate::client::events;
+use crate::client::{Reply, events};
 use crate::disk::Fault;
 use crate::hooks::Hold;
 use crate::inspect;
@@ -40,9 +45,26 @@ enum Wrong {
     StepLoses(usize),
 }
 
+const WRONGS: [Wrong; 13] = [
+    Wrong::Disk(0, Fault::Io),
+    Wrong::Disk(0, Fault::Full),
+    Wrong::Disk(0, Fault::ReadOnly),
+    Wrong::Disk(0, Fault::Off),
+    Wrong::Killed(0),
+    Wrong::Disk(1, Fault::Io),
+    Wrong::Disk(1, Fault::Full),
+    Wrong::Disk(1, Fault::ReadOnly),
+    Wrong::Disk(1, Fault::Off),
+    Wrong::Killed(1),
+    Wrong::Step,
+    Wrong::StepLoses(0),
+    Wrong::StepLoses(1),
+];
+
 /// One thing that goes wrong, at the operation or step of that number.
 #[derive(Clone, Copy, Debug)]
 struct Run {
+    number: u64,
     wrong: Wrong,
     at: u64,
 }
@@ -98,19 +120,16 @@ async fn count(scene: &Scene) -> ([u64; 2], u64) {
     ([0, 1].map(|node| scene.nodes[node].disk().count()), scene.hooks.count())
 }
 
-/// All that can go wrong.
+/// All that can go wrong, kind by kind. A run's number does not depend on the counts, which are not always the same.
 fn all((disks, steps): ([u64; 2], u64)) -> Vec<Run> {
-    let mut runs = Vec::new();
-    let mut add = |wrong, count| runs.extend((1..=count).map(|at| Run { wrong, at }));
-    for (node, count) in disks.into_iter().enumerate() {
-        for fault in [Fault::Io, Fault::Full, Fault::ReadOnly, Fault::Off] {
-            add(Wrong::Disk(node, fault), count);
-        }
-        add(Wrong::Killed(node), count);
-    }
-    add(Wrong::Step, steps);
-    [0, 1].into_iter().for_each(|node| add(Wrong::StepLoses(node), steps));
-    runs
+    let runs = |(kind, wrong): (u64, Wrong)| {
+        let count = match wrong {
+            Wrong::Disk(node, _) | Wrong::Killed(node) => disks[node],
+            Wrong::Step | Wrong::StepLoses(_) => steps,
+        };
+        (1..=count).map(move |at| Run { number: at * WRONGS.len() as u64 + kind, wrong, at })
+    };
+    (0..).zip(WRONGS).flat_map(runs).collect()
 }
 
 /// Lets one thing go wrong in a commit, and sees that all is well afterwards. What it was, if it has happened.
@@ -126,9 +145,10 @@ async fn carry_out(scene: &mut Scene, run: Run, seed: u64) -> Option<String> {
         }
         Wrong::StepLoses(_) => Some(scene.hooks.hold_nth(run.at)),
     };
-    let attempt = begin(scene, run).await;
+    let begun = begin(scene, run).await;
+    let attempt = begun.as_ref().ok().and_then(Option::as_deref);
     let over = async {
-        ended(scene, attempt.as_deref()).await;
+        ended(scene, attempt).await;
         at_rest(scene).await;
     };
     tokio::select! {
@@ -145,12 +165,22 @@ async fn carry_out(scene: &mut Scene, run: Run, seed: u64) -> Option<String> {
         lose(scene, run, seed).await;
     } else if let Wrong::Disk(node, Fault::Full | Fault::ReadOnly) = run.wrong {
         // Whoever is in charge of a disk that is full or broken sees to it some time.
-        let _ = tokio::time::timeout(Duration::from_millis(1_500), ended(scene, attempt.as_deref())).await;
+        let _ = tokio::time::timeout(Duration::from_millis(1_500), ended(scene, attempt)).await;
         scene.nodes[node].disk().mend();
     }
     if let Some(hold) = hold {
         hold.release();
     }
+    let attempt = match begun {
+        Ok(attempt) => attempt,
+        Err(asked) => {
+            let answer = tokio::time::timeout(Duration::from_secs(60), asked).await;
+            match attempt_of(answer.expect("an answer, or none any more")) {
+                None => scene.attempt_under_way().await,
+                attempt => attempt,
+            }
+        }
+    };
     and_then(scene, attempt, &head).await;
     hit
 }
@@ -168,16 +198,24 @@ fn hit(scene: &Scene, run: Run) -> Option<String> {
     }
 }
 
-/// A commit from a begins, unless that goes wrong.
-async fn begin(scene: &Scene, run: Run) -> Option<String> {
-    let request = scene.commit_request("a", json!({"timeout_s": 20}));
-    let (status, json) = tokio::select! {
-        answer = request.send(scene.api("a")) => answer,
-        // What waits there waits for us.
+/// A request to commit that has no answer yet.
+type Asked = JoinHandle<io::Result<Reply>>;
+
+/// A commit from a begins, unless that goes wrong. What waits in the middle of that waits for us.
+async fn begin(scene: &Scene, run: Run) -> Result<Option<String>, Asked> {
+    let (request, api) = (scene.commit_request("a", json!({"timeout_s": 20})), scene.api("a"));
+    let mut asked = tokio::spawn(async move { request.ask(api).await });
+    tokio::select! {
+        answer = &mut asked => Ok(attempt_of(answer)),
         () = scene.wait_for("it goes wrong, or there is an answer", async || {
             run.loses().is_some() && hit(scene, run).is_some()
-        }) => return scene.attempt_under_way().await,
-    };
+        }) => Err(asked),
+    }
+}
+
+/// The attempt that was accepted. No answer comes from a daemon that is lost.
+fn attempt_of(answer: Result<io::Result<Reply>, JoinError>) -> Option<String> {
+    let (status, json) = answer.expect("no panic").ok()?;
     let accepted = status.is_success().then(|| serde_json::from_value::<CommitAccepted>(json).expect("accepted"));
     accepted.map(|accepted| accepted.attempt_id)
 }
@@ -262,18 +300,18 @@ struct Done {
 }
 
 /// One thread's share of the work.
-async fn work(todo: &Mutex<Vec<(usize, Run)>>, seed: u64) -> Done {
+async fn work(todo: &Mutex<VecDeque<Run>>, seed: u64) -> Done {
     let (mut scene, mut done) = (None, Done::default());
     loop {
-        let Some((number, run)) = todo.lock().expect("lock").pop() else { return done };
+        let Some(run) = todo.lock().expect("lock").pop_front() else { return done };
         let mut ours = match scene.take() {
             Some(scene) => scene,
             None => pair().await,
         };
         let began = Instant::now();
-        let seed = seed.wrapping_mul(1 << 20).wrapping_add(number as u64);
+        let seed = seed.wrapping_mul(1 << 20).wrapping_add(run.number);
         let carried_out = AssertUnwindSafe(carry_out(&mut ours, run, seed)).catch_unwind().await;
-        let what = format!("run {number} ({run:?}, seed {seed})");
+        let what = format!("run {} ({:?} at {}, seed {seed})", run.number, run.wrong, run.at);
         done.runs += 1;
         match carried_out {
             Ok(hit) => {
@@ -302,11 +340,12 @@ fn number(variable: &str) -> Option<u64> {
 fn promise_1_and_10_every_effect_fails() {
     let seed = number("FORM_SEED").unwrap_or(4);
     let counts = block_on(async { count(&pair().await).await });
-    let all: Vec<_> = all(counts).into_iter().enumerate().collect();
+    let wanted = number("FORM_FROM").unwrap_or(1)..=number("FORM_TO").unwrap_or(u64::MAX);
+    let all = all(counts);
     let total = all.len();
-    let runs: Vec<_> = match (std::env::var_os("FORM_EVERY_EFFECT"), number("FORM_RUN")) {
-        (_, Some(run)) => all.into_iter().filter(|(number, _)| *number as u64 == run).collect(),
-        (Some(_), None) => all,
+    let mut runs: Vec<_> = match (std::env::var_os("FORM_EVERY_EFFECT"), number("FORM_RUN")) {
+        (_, Some(number)) => all.into_iter().filter(|run| run.number == number).collect(),
+        (Some(_), None) => all.into_iter().filter(|run| wanted.contains(&run.at)).collect(),
         // Neighbours are much alike: a sample takes every so-many-th.
         (None, None) => {
             let step = total.div_ceil(SAMPLE);
@@ -315,7 +354,8 @@ fn promise_1_and_10_every_effect_fails() {
     };
     let ([source, target], steps) = counts;
     println!("{source} disk operations of the source, {target} of the target, {steps} store calls and monitor steps");
-    let todo = Mutex::new(runs);
+    runs.sort_by_key(|run| run.number);
+    let todo = Mutex::new(VecDeque::from(runs));
     let done = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..SCENES).map(|_| scope.spawn(|| block_on(work(&todo, seed)))).collect();
         threads.into_iter().fold(Done::default(), |mut all, thread| {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::before::Before;
 use crate::client::events;
+use crate::doctor;
 use crate::hooks::{Point, vm};
 use crate::scene::{Ended, Scene, text};
 
@@ -100,11 +101,44 @@ async fn promise_2_a_guest_that_could_not_be_resumed_is_reported_and_found_again
     let ended = Ended { events: events(scene.api("a"), &attempt).await, attempt };
     assert!(ended.failed().message.contains("a is STILL PAUSED"), "{:?}", ended.failed());
     assert_eq!(scene.states("a"), [VmState::Paused]);
+    doctor::one_problem(&doctor::health(&scene, "a").await, &["instances: a is paused", "restart its node"]);
     // A VM that stands still outside of any attempt was left so by a daemon that is gone.
     scene.node_mut("a").restart().await;
     scene.in_order().await;
     before.still_holds(&scene).await;
     the_next_commit_succeeds(&scene).await;
+}
+
+/// Going back is resuming it: until the commit is final it is there, with its files.
+#[tokio::test]
+async fn promise_4_the_old_vm_is_kept_until_the_commit_is_final() {
+    let scene = three().await;
+    scene.poke("b", "memory", 41, 1);
+    let before = Before::of(&scene).await;
+    let hold = scene.hooks.hold(vm("c", Step::Restore));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    scene.wait_for_state("b", VmState::Paused, 2).await;
+    let earlier = scene.vmm.calls().len();
+    scene.vmm.fail("c", Step::Restore);
+    hold.release();
+    scene.end_of("a", attempt).await.failed_with(ErrorCode::Aborted, &["target c"]);
+    before.still_holds(&scene).await;
+    let calls = scene.vmm.calls().split_off(earlier);
+    let of_b: Vec<_> = calls.into_iter().filter(|(name, _)| name == "b").map(|(_, step)| step).collect();
+    assert!(!of_b.contains(&Step::Boot) && !of_b.contains(&Step::Restore), "{of_b:?}");
+    assert_eq!(of_b.iter().filter(|step| **step == Step::Resume).count(), 1, "{of_b:?}");
+
+    let hold = scene.hooks.hold(vm("b", Step::Resume));
+    let attempt = scene.begin("a").await;
+    hold.reached().await;
+    scene.wait_for_outcome(&attempt, "committed").await;
+    assert_eq!(scene.states("b"), [VmState::Paused; 2], "it is committed, and b has not gone on yet");
+    let files = scene.node("b").names(&format!("instances/{}", scene.id("b")));
+    assert_eq!(files.len(), 2, "{files:?}");
+    hold.release();
+    scene.end_of("a", attempt).await.committed();
+    scene.all_run_the_head(&["a", "b", "c"]).await;
 }
 
 /// Once it is committed there is no way back: what fails is tried again.
@@ -149,6 +183,10 @@ async fn promise_1_vms_that_are_lost_while_they_wait_for_the_outcome() {
 async fn promise_1_unknown_is_not_failed() {
     let scene = three().await;
     let head = scene.head().await;
+    // It begins, and the answer is lost.
+    scene.hooks.fail(Point::Written(0, "requests/"));
+    scene.commit("a").await.committed();
+    scene.all_run_the_head(&["a", "b", "c"]).await;
     // The commit is made, and the answer lost.
     scene.hooks.fail(Point::Written(0, "commits/"));
     scene.commit("a").await.committed();

@@ -1,12 +1,13 @@
 //! The node that coordinates is lost: before the commit point the attempt is aborted, after it it is carried out.
 
 use form_node::ErrorCode;
+use form_node::api::types::AttemptView;
 use form_vmm_hooks::VmState;
 use form_vmm_hooks::fake::Step;
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use crate::client::events;
+use crate::client::{events, get};
 use crate::hooks::{Point, vm};
 use crate::scene::{Ended, Scene};
 
@@ -92,6 +93,13 @@ async fn promise_1_a_coordinator_that_is_restarted_at_each_step() {
     join_all(EVERYWHERE.map(lost_and_found)).await;
 }
 
+/// An attempt, as the node of an instance tells it.
+async fn view(scene: &Scene, by: &str, attempt: &str) -> AttemptView {
+    let (status, json) = get(scene.api(by), &format!("/api/v1/attempts/{attempt}")).await.expect("an answer");
+    assert!(status.is_success(), "{json}");
+    serde_json::from_value(json).expect("a view")
+}
+
 /// Its lock runs out, and those who wait end the attempt themselves.
 #[tokio::test]
 async fn promise_1_a_coordinator_that_does_not_come_back() {
@@ -103,6 +111,10 @@ async fn promise_1_a_coordinator_that_does_not_come_back() {
     scene.node_mut("a").kill();
     hold.release();
     scene.wait_for_state("c", VmState::Paused, 2).await;
+    let coordinator = scene.node("a").id.clone();
+    let pending = view(&scene, "b", &attempt).await;
+    assert_eq!((pending.outcome.as_str(), pending.settled), ("pending", false));
+    assert!(matches!(pending.waits_for.as_slice(), [who] if who.contains(&coordinator)), "{pending:?}");
     scene.expire_lock().await;
     scene.wait_for_outcome(&attempt, "aborted").await;
     scene.in_order().await;

@@ -35,6 +35,9 @@ async fn out_of_time_at(point: Point) {
     let request = scene.commit_request("a", json!({"timeout_s": 3}));
     let attempt = text(&request.accepted(scene.api("a")).await, "attempt_id");
     hold.reached().await;
+    // The guest may be paused just now: that is no reason to call it stopped.
+    let busy = scene.commit_request("a", Value::Null).refused(scene.api("a")).await;
+    assert_eq!((busy.code, busy.message.contains(&attempt)), (ErrorCode::Conflict, true), "{}", busy.message);
     scene.wait_for_outcome(&attempt, "aborted").await;
     let busy = scene.commit_request("a", Value::Null).refused(scene.api("a")).await;
     assert_eq!(busy.code, ErrorCode::Conflict);

@@ -93,9 +93,11 @@ async fn another_head_is_a_conflict_that_names_the_winner() {
     let moved = Begin::HeadMoved { head: Some(commit_id(1)) };
     assert_eq!(store.begin(&stale).await.expect("begin"), moved);
     // The parent is right, but the source has not got there itself.
-    let ahead = BeginRequest { parent: Some(commit_id(1)), ..stale };
+    let ahead = BeginRequest { parent: Some(commit_id(1)), ..stale.clone() };
     assert_eq!(store.begin(&ahead).await.expect("begin"), moved);
     store.record_snapshot(&id(1), &commit_id(1), 2_000, None).await.expect("record");
+    // The source has, but was asked for when it stood on another.
+    assert_eq!(store.begin(&stale).await.expect("begin"), moved);
     assert!(matches!(store.begin(&ahead).await.expect("begin"), Begin::Begun { .. }));
 }
 

@@ -15,7 +15,7 @@ use super::index::keep;
 use super::input_file::open_input;
 use super::interrupt::{Workplace, dirty_remark};
 use super::meter::Meter;
-use super::output_file::{OutputFile, must_be_free};
+use super::output_file::{OutputFile, must_be_free, sync_directory};
 use super::report::{Report, kinds_json};
 use super::stages::Stages;
 use super::standby::{Standby, Trusted};
@@ -115,6 +115,26 @@ pub(super) fn run(args: ApplyArgs, workplace: &Workplace, output: Output) -> Res
     Ok(())
 }
 
+/// Why no new image was made.
+enum Wrong {
+    /// Its bytes came out wrong, and the delta and the bases are sound.
+    Content(ApiError),
+    Other(ApiError),
+}
+
+impl From<ApiError> for Wrong {
+    fn from(error: ApiError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Wrong> for ApiError {
+    fn from(wrong: Wrong) -> Self {
+        let (Wrong::Content(error) | Wrong::Other(error)) = wrong;
+        error
+    }
+}
+
 struct Work<'a> {
     args: &'a ApplyArgs,
     spool: &'a Spool,
@@ -136,9 +156,13 @@ impl Work<'_> {
                 }
             }
         };
-        let applied = self.write(&out.file, &self.args.out, stages)?;
+        let applied = self.write(&out.file, &self.args.out, stages).map_err(ApiError::from)?;
         let file = out.file.try_clone().map_err(|error| failure::io("made", &self.args.out, &error))?;
-        stages.run("publish", || out.publish())?;
+        stages.run("publish", || {
+            // The bytes are durable already.
+            out.publish()?;
+            sync_directory(&self.args.out)
+        })?;
         Ok(Made { applied, start, copied_bytes, trusted: None, file })
     }
 
@@ -150,7 +174,10 @@ impl Work<'_> {
         let mut standby = Standby::open(path, base, self.bases.all(), &self.args.out, stages)?;
         stages.run("record", || standby.begin_changing(base, self.plan, workplace))?;
         let made = || {
-            let applied = self.write(standby.file(), path, stages)?;
+            let applied = self.write(standby.file(), path, stages).map_err(|error| match error {
+                Wrong::Content(_) if standby.trusted == Trusted::Record => standby.is_no_copy(base),
+                error => error.into(),
+            })?;
             let file = standby.file().try_clone().map_err(|error| failure::io("made", &self.args.out, &error))?;
             let trusted = Some(standby.trusted);
             stages.run("publish", || standby.publish(&self.args.out, workplace))?;
@@ -160,7 +187,7 @@ impl Work<'_> {
     }
 
     /// Makes the file the new image, and checks it.
-    fn write(&self, file: &File, path: &Path, stages: &mut Stages) -> Result<Applied, ApiError> {
+    fn write(&self, file: &File, path: &Path, stages: &mut Stages) -> Result<Applied, Wrong> {
         let (engine, fell_back) = match self.args.engine {
             EngineChoice::Auto => Engine::probe(),
             EngineChoice::IoUring => (Engine::Uring, None),
@@ -182,21 +209,19 @@ impl Work<'_> {
     }
 
     /// All frames were sound when the plan was made: if bytes are wrong now, a base is not what its index says of it.
-    fn why(&self, path: &Path, error: &form_delta::Error) -> ApiError {
+    fn why(&self, path: &Path, error: &form_delta::Error) -> Wrong {
         if error.kind() == ErrorKind::Corrupt {
             for base in self.bases.all().iter().filter(|base| base.from_index) {
                 if let Err(error) = verify_image(&base.opened.file, &base.manifest) {
-                    return ApiError::new(
-                        ErrorCode::WrongState,
-                        format!("{} is not what its index says", base.opened.path.display()),
-                    )
-                    .cause(error)
-                    .remedy("bring the base back, or remove its index to see what the base is now");
+                    let base = base.opened.path.display();
+                    let message = format!("{base} is not what its index says");
+                    let remedy = "bring the base back, or remove its index to see what the base is now";
+                    return ApiError::new(ErrorCode::WrongState, message).cause(error).remedy(remedy).into();
                 }
             }
-            return failure::of_delta("made", path, Some(self.spool), error);
+            return Wrong::Content(failure::of_delta("made", path, Some(self.spool), error));
         }
-        failure::of("made", path, error)
+        failure::of("made", path, error).into()
     }
 
     fn report(&self, bytes: u64, made: &Made, stages: &Stages) {

@@ -1,12 +1,9 @@
 //! The bases of a delta, as the engine takes them.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use form_delta::{
-    Applied, BlockIndex, Encoded, Engine, Extent, FrameIndex, Hash, Image, Manifest, Plan, Spool, apply, encode, plan,
-};
+use form_delta::{Applied, BlockIndex, Engine, FrameIndex, Hash, Plan, Spool, apply, plan};
 use form_node::{ApiError, ErrorCode};
 
 use super::base::{Base, Blocks};
@@ -46,20 +43,14 @@ impl Bases {
         self.0.first_mut()?.blocks.take()
     }
 
-    pub(super) fn encode(
-        &self,
-        new: &Image,
-        manifest: &Manifest,
-        changed: &[Extent],
-        out: &mut dyn Write,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> form_delta::Result<Encoded> {
+    /// As an encoder takes them.
+    pub(super) fn for_encoder(&self) -> Vec<form_delta::Base<'_>> {
         let bases = self.0.iter().map(|base| form_delta::Base {
             image: &base.opened.image,
             manifest: &base.manifest,
             blocks: base.blocks.as_ref(),
         });
-        encode(&bases.collect::<Vec<_>>(), new, manifest, changed, out, progress)
+        bases.collect()
     }
 
     pub(super) fn plan(&self, spool: &Spool) -> form_delta::Result<Plan> {

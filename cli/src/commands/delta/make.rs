@@ -4,13 +4,14 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use form_delta::{DeltaWriter, Encoded, Extent, Image, Manifest, compare, rechunk, scan};
+use form_delta::{DeltaWriter, Encoded, Extent, Image, Manifest, Moved, compare, encode_moved, rechunk_moved};
 use form_node::{ApiError, ErrorCode};
 use serde_json::json;
 
 use super::base::{Blocks, open_image};
 use super::bases::Bases;
 use super::failure;
+use super::index::keep;
 use super::input_file::is_stream;
 use super::interrupt::Workplace;
 use super::meter::Meter;
@@ -38,6 +39,9 @@ pub(crate) struct MakeArgs {
     /// The new image
     #[arg(long, value_name = "IMAGE")]
     new: PathBuf,
+    /// Keep what is now known of the new image beside it, as by form delta index: it is the next base
+    #[arg(long)]
+    index: bool,
     /// The delta; it must not exist. `-` is stdout: what is said of it goes to stderr then
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -53,10 +57,10 @@ pub(super) fn run(args: MakeArgs, workplace: &Workplace, output: Output) -> Resu
             .remedy("send stdout elsewhere, or name a file with --out")
             .into());
     }
-    let bases = Bases::open(&args.bases, Blocks::Needed, &mut stages, output)?;
+    let mut bases = Bases::open(&args.bases, Blocks::Needed, &mut stages, output)?;
     let opened = stages.run("open", || open_image(&args.new))?;
     let new = &opened.image;
-    let (manifest, changed) =
+    let (manifest, changed, moved) =
         manifest(&bases, new, &mut stages).map_err(|error| failure::of("compared", &args.new, &error))?;
     let changed_bytes = changed.iter().map(Extent::len_bytes).sum();
     let failed = |error| failure::of("written", &args.out, &error);
@@ -66,12 +70,17 @@ pub(super) fn run(args: MakeArgs, workplace: &Workplace, output: Output) -> Resu
         None => io::stdout().as_fd().try_clone_to_owned().map(File::from),
     };
     let out = out.map_err(|error| failure::io("written", &args.out, &error))?;
-    let (encoded, bytes) = write(&bases, new, (&manifest, &changed), &out, &mut stages, output).map_err(failed)?;
+    let (encoded, bytes) =
+        write(&bases, new, (&manifest, &changed, &moved), &out, &mut stages, output).map_err(failed)?;
     bases.must_be_as_before()?;
     opened.must_be_as_before()?;
     if let Some(written) = written {
-        stages.run("write", || written.sync())?;
-        written.publish()?;
+        // Not made durable: a delta names the hash of each frame, so that what a lost host leaves of it is refused, and it is made again.
+        stages.run("write", || written.publish())?;
+    }
+    if args.index {
+        let known = (bases.take_blocks(), &changed[..]);
+        stages.run("index", || keep(&args.new, &opened.file, &manifest, known, workplace))?;
     }
 
     let mut report = Report::new()
@@ -115,28 +124,32 @@ fn frames(count: usize) -> String {
     if count == 1 { "1 frame".into() } else { format!("{count} frames") }
 }
 
-/// The new image's manifest, and where the first base has not the same bytes.
-fn manifest(bases: &Bases, new: &Image, stages: &mut Stages) -> form_delta::Result<(Manifest, Vec<Extent>)> {
-    let Some(base) = bases.first() else {
-        return Ok((stages.run("chunk", || scan(new)), vec![Extent::new(0, new.len_bytes())]));
+/// The new image's manifest, where the first base has not the same bytes, and what of that stands elsewhere.
+fn manifest(bases: &Bases, new: &Image, stages: &mut Stages) -> form_delta::Result<(Manifest, Vec<Extent>, Moved)> {
+    let all = bases.for_encoder();
+    let changed = match bases.first() {
+        Some(base) => stages.run("compare", || compare(&base.opened.image, new))?,
+        None => new.data().to_vec(),
     };
-    let changed = stages.run("compare", || compare(&base.opened.image, new))?;
-    let manifest = stages.run("chunk", || rechunk(new, &base.manifest, changed.clone()))?;
-    Ok((manifest, changed))
+    let moved = stages.run("find", || Moved::find(&all, new, &changed))?;
+    let manifest = stages.run("chunk", || rechunk_moved(new, &all, changed.clone(), &moved))?;
+    Ok((manifest, changed, moved))
 }
 
 /// Encodes into the file; gives its length too.
 fn write(
     bases: &Bases,
     new: &Image,
-    (manifest, changed): (&Manifest, &[Extent]),
+    (manifest, changed, moved): (&Manifest, &[Extent], &Moved),
     file: &File,
     stages: &mut Stages,
     output: Output,
 ) -> form_delta::Result<(Encoded, u64)> {
     let meter = Meter::new("encoding", output);
     let mut delta = DeltaWriter::new(io::BufWriter::with_capacity(WRITE_BYTES, Timed { file, taken: Duration::ZERO }))?;
-    let encode = || bases.encode(new, manifest, changed, &mut delta, &mut |done, total| meter.show(done, total));
+    let bases = bases.for_encoder();
+    let mut progress = |done, total| meter.show(done, total);
+    let encode = || encode_moved(&bases, new, manifest, (changed, moved), &mut delta, &mut progress);
     let encoded = stages.run("encode", encode)?;
     let (out, bytes) = delta.finish(&encoded.index)?;
     let taken = out.get_ref().taken;

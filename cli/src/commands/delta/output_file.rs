@@ -1,4 +1,4 @@
-//! A file that is there whole or not at all: built under another name in the same directory, synced, renamed.
+//! A file that is there whole or not at all: built under another name in the same directory, renamed.
 
 use std::fs::{File, rename};
 use std::io;
@@ -37,16 +37,10 @@ impl<'a> OutputFile<'a> {
         Ok(Self { file, temporary, path: path.to_owned(), workplace })
     }
 
-    /// Makes what was written durable, under the temporary name still.
-    pub(super) fn sync(&self) -> Result<(), ApiError> {
-        self.file.sync_all().map_err(|error| failure::io("written", &self.path, &error))
-    }
-
-    /// The file is whole and durable: gives it its name, which must be free.
+    /// The file is whole: gives it its name, which must be free.
     pub(super) fn publish(self) -> Result<(), ApiError> {
         let step = || rename_new(&self.temporary, &self.path);
-        self.workplace.publish(step).map_err(|error| failure::io("made", &self.path, &error))?;
-        sync_directory(&self.path)
+        self.workplace.publish(step).map_err(|error| failure::io("made", &self.path, &error))
     }
 
     /// Gives it its name in place of what has that now.

@@ -53,11 +53,14 @@ impl Standby {
         }
         let trusted = stages.run("standby", || equals(&mut standby, opened, base))?;
         let Some(trusted) = trusted else {
-            return Err(ApiError::new(ErrorCode::WrongState, format!("{} does not equal the base", path.display()))
-                .cause(format!("its bytes are not those of {}", base.opened.path.display()))
-                .remedy("copy the base to it, or leave out --standby; it was not touched"));
+            return Err(no_copy(&path, base).remedy("copy the base to it, or leave out --standby; it was not touched"));
         };
         Ok(Self { standby, path, trusted })
+    }
+
+    /// What its record said of it was wrong, as the bytes show that were made of it.
+    pub(super) fn is_no_copy(&self, base: &Base) -> ApiError {
+        no_copy(&self.path, base)
     }
 
     /// The file to write to.
@@ -102,6 +105,11 @@ pub(super) fn opened_standby(
             .remedy("give a copy: the base is read while the standby image changes"));
     }
     Ok(opened)
+}
+
+fn no_copy(path: &Path, base: &Base) -> ApiError {
+    ApiError::new(ErrorCode::WrongState, format!("{} does not equal the base", path.display()))
+        .cause(format!("its bytes are not those of {}", base.opened.path.display()))
 }
 
 fn equals(standby: &mut form_delta::Standby, opened: OpenImage, base: &Base) -> Result<Option<Trusted>, ApiError> {

@@ -26,7 +26,9 @@ pub(super) fn describe(attempt: &AttemptView) -> String {
     };
     match &attempt.last_event {
         // Nothing that the outcome does not say.
-        Some(AttemptEvent::Settled { .. }) | None => outcome,
+        Some(AttemptEvent::Settled { .. }) => outcome,
+        None if attempt.waits_for.is_empty() => outcome,
+        None => format!("{outcome}; waits for {}", attempt.waits_for.join("; ")),
         Some(event) => format!("{outcome}; {}", words(event)),
     }
 }
@@ -88,6 +90,7 @@ mod tests {
             outcome: outcome.into(),
             settled,
             last_event: event,
+            waits_for: vec![],
         };
         describe(&attempt)
     }

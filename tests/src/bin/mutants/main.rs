@@ -70,12 +70,15 @@ fn run() -> Result<usize, String> {
 }
 
 fn test(mutant: &Mutant, place: &Path) -> Result<Ran, String> {
+    // It takes minutes to make.
+    let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(mutant.test_args())
         .args(["--exact", "--include-ignored"])
         .current_dir(place.join("tree"))
         .env("CARGO_TARGET_DIR", place.join("build"))
+        .env("FORM_TEST_GUEST", guest)
         .output()
         .map_err(|e| format!("cargo: {e}"))?;
     let said = String::from_utf8_lossy(&output.stdout);

@@ -1,7 +1,7 @@
 //! Exhaustive exploration with stateright: every order of every step, message, fault and timer within a scenario's limits.
 //!
 //! The bounded scenarios run with every test; the full ones take long and a release build:
-//! `FORM_MODEL=full cargo test --locked --release -p form-proto --test machines model:: -- --nocapture --test-threads 1`.
+//! `FORM_MODEL=full cargo test --locked --release -p form-proto --test machines model::full -- --nocapture --test-threads 1`.
 
 use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model, Property};
 
@@ -131,32 +131,39 @@ fn promise_1_one_target_and_effects_that_fail() {
 #[test]
 fn full_two_targets_and_effects_that_fail() {
     if full() {
-        let limits = Limits { crashes: 1, hosts: true, failures: 1, cancels: 1, ..calm() };
+        let limits = Limits { crashes: 1, hosts: true, failures: 1, ..calm() };
         explore("two targets, a lost node, an effect that fails", 2, limits);
-    }
-}
-
-#[test]
-fn full_two_targets_and_lifecycle_operations() {
-    if full() {
-        let limits = Limits { lifecycle: 2, expiries: 1, cancels: 1, ..calm() };
-        explore("two targets, two lifecycle operations, a lock that runs out", 2, limits);
     }
 }
 
 #[test]
 fn full_two_targets_and_two_lost_nodes() {
     if full() {
-        let limits = Limits { crashes: 2, hosts: true, expiries: 1, cancels: 1, ..calm() };
+        let limits = Limits { crashes: 2, hosts: true, expiries: 1, ..calm() };
         explore("two targets, two lost nodes, a lock that runs out", 2, limits);
+    }
+}
+
+#[test]
+fn full_two_targets_and_lifecycle_operations() {
+    if full() {
+        let limits = Limits { lifecycle: 2, expiries: 1, ..calm() };
+        explore("two targets, two lifecycle operations, a lock that runs out", 2, limits);
+    }
+}
+
+#[test]
+fn full_two_targets_a_lost_node_and_a_lock_that_runs_out() {
+    if full() {
+        let limits = Limits { crashes: 1, hosts: true, expiries: 1, cancels: 1, ..calm() };
+        explore("two targets, a lost node, a lock that runs out, somebody cancels", 2, limits);
     }
 }
 
 #[test]
 fn full_three_targets_and_a_lost_node() {
     if full() {
-        let limits = Limits { crashes: 1, hosts: true, cancels: 1, ..calm() };
-        explore("three targets, a lost node", 3, limits);
+        explore("three targets, a lost node", 3, Limits { crashes: 1, hosts: true, ..calm() });
     }
 }
 
@@ -164,14 +171,14 @@ fn full_three_targets_and_a_lost_node() {
 fn full_a_second_coordinator_and_a_lost_node() {
     if full() {
         let limits = Limits { sources: vec![0, 1], crashes: 1, hosts: true, expiries: 1, ..calm() };
-        explore("one target, a second coordinator, a lost node", 1, limits);
+        explore("one target, a second coordinator, a lost node, a lock that runs out", 1, limits);
     }
 }
 
 #[test]
-fn full_two_targets_and_a_second_coordinator() {
+fn full_one_target_two_lost_nodes_and_effects_that_fail() {
     if full() {
-        let limits = Limits { sources: vec![0, 1], expiries: 1, ..calm() };
-        explore("two targets, a second coordinator, a lock that runs out", 2, limits);
+        let limits = Limits { crashes: 2, hosts: true, failures: 1, expiries: 1, cancels: 1, ..calm() };
+        explore("one target, two lost nodes, an effect that fails, a lock that runs out, somebody cancels", 1, limits);
     }
 }

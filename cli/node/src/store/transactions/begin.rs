@@ -66,20 +66,29 @@ pub enum Begin {
 
 impl Store {
     /// Begins an attempt under a new random id. An expired attempt that stands in the way is aborted by the same
-    /// transaction. After [`Error::Unknown`] ask again with the same request hash: the answer is the same attempt.
+    /// transaction. An answer that is lost is looked for once; after [`Error::Unknown`] ask again with the same request
+    /// hash: the answer is the same attempt.
     pub async fn begin(&self, request: &BeginRequest) -> Result<Begin, Error> {
         if let Some(seen) = self.seen(&request.request_hash).await? {
             return Ok(seen);
         }
         let attempt_id = random_id()?;
         let lease = self.kv.grant(request.lease).await?;
-        let outcome = self.begin_under(request, &attempt_id, lease).await;
-        // Unknown may mean begun: then the lease has to run out by itself.
-        if !matches!(outcome, Ok(Begin::Begun { .. }) | Err(Error::Unknown { .. })) {
-            // A lease that can't be revoked expires, and no key hangs on it.
-            let _ = self.kv.revoke(lease).await;
+        match self.begin_under(request, &attempt_id, lease).await {
+            begun @ Ok(Begin::Begun { .. }) => begun,
+            // Nobody else knows of it: left alone it would lock the cluster until the lease has run out.
+            Err(unknown @ Error::Unknown { .. }) => match self.attempt(&attempt_id).await {
+                Ok(Some(attempt)) if attempt.state == AttemptState::Pending => {
+                    Ok(Begin::Begun { attempt: Box::new(attempt) })
+                }
+                _ => Err(unknown),
+            },
+            not_begun => {
+                // A lease that can't be revoked expires, and no key hangs on it.
+                let _ = self.kv.revoke(lease).await;
+                not_begun
+            }
         }
-        outcome
     }
 
     async fn begin_under(&self, request: &BeginRequest, attempt_id: &str, lease: LeaseId) -> Result<Begin, Error> {

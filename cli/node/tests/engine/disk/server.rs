@@ -287,9 +287,12 @@ impl Filesystem for Served {
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let state = self.state();
         let Ok(names) = state.model.names(ino.0) else { return reply.error(Errno::ENOTDIR) };
-        let own = [(OsStr::new("."), ino.0), (OsStr::new(".."), ROOT)];
-        let all = own.into_iter().chain(names.iter().map(|(name, ino)| (name.as_os_str(), *ino)));
-        for (place, (name, ino)) in (1..).zip(all).skip(usize::try_from(offset).expect("small")) {
+        let own = [(1, OsStr::new("."), ino.0), (2, OsStr::new(".."), ROOT)];
+        // An entry's place is its own, or while others come and go it would be listed twice, or never.
+        let entries = names.iter().map(|(name, ino)| (ino + 2, name.as_os_str(), *ino));
+        let mut all: Vec<_> = own.into_iter().chain(entries).filter(|(place, ..)| *place > offset).collect();
+        all.sort_unstable_by_key(|(place, ..)| *place);
+        for (place, name, ino) in all {
             let Ok(inode) = named(&state.model, ino) else { continue };
             if reply.add(INodeNo(ino), place, inode.kind, name) {
                 break;
