@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use form_delta::{Engine, FrameIndex, Hash, Manifest, Spool};
 use form_transport::{ErrorKind, PeerAddr};
 
 use super::bases::{self, staged_manifest};
+use super::incoming::fetch;
 use super::instance::file_name;
 use super::layout::{Layout, create_file, write_durably};
 use super::{Node, standby};
@@ -34,8 +34,7 @@ pub(crate) async fn build(node: &Arc<Node>, build: Build, progress: Progress) ->
     if build.index.new_root != build.root {
         return Err(corrupt(&build.artifact, "its frames are listed for another image than the commit names"));
     }
-    let spool = fetch(node, &build, &progress).await?;
-    let received = build.index.frames_len_bytes();
+    let (frames, received) = fetch(node, &build, &progress).await?;
     let (layout, engine) = (node.layout.clone(), node.engine);
     super::blocking("rebuild an image", move || {
         let bases = build
@@ -48,8 +47,9 @@ pub(crate) async fn build(node: &Arc<Node>, build: Build, progress: Progress) ->
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let spool = frames.get().ok_or_else(|| ApiError::internal("fetch frames", "nobody did"))?;
         let image = build.staging.join(file_name(&build.artifact));
-        let built = rebuild(&layout, &build, &spool, &bases, &image, engine, &progress);
+        let built = rebuild(&layout, &build, spool, &bases, &image, engine, &progress);
         let manifest = built.map_err(|error| {
             let dropped = |base: &&bases::Base| bases::drop_damaged(&layout, &build.cluster, base);
             match bases.iter().find(dropped) {
@@ -59,25 +59,10 @@ pub(crate) async fn build(node: &Arc<Node>, build: Build, progress: Progress) ->
             }
         })?;
         write_durably(&staged_manifest(&build.staging, &build.artifact), &manifest.encode())
-            .map_err(|e| ApiError::io("write", &build.staging, &e))?;
-        std::fs::remove_file(spool_path(&build)).map_err(|e| ApiError::io("remove", &build.staging, &e))
+            .map_err(|e| ApiError::io("write", &build.staging, &e))
     })
     .await?;
     Ok(received)
-}
-
-fn spool_path(build: &Build) -> PathBuf {
-    build.staging.join(format!("{}.frames", build.artifact))
-}
-
-async fn fetch(node: &Arc<Node>, build: &Build, progress: &Progress) -> Result<Spool, ApiError> {
-    let total = build.index.frames_len_bytes();
-    let spool = Spool::create(&spool_path(build), build.index.clone()).map_err(|e| delta(&build.artifact, e))?;
-    let (spool, done) = (Arc::new(spool), AtomicU64::new(0));
-    let on_frame = |len: u64| progress("receive", done.fetch_add(len, Ordering::Relaxed) + len, total);
-    let fetched = node.transport()?.fetch_frames(&build.from, build.session, &spool, &on_frame).await;
-    fetched.map_err(|error| not_fetched(&build.artifact, error))?;
-    Arc::into_inner(spool).ok_or_else(|| ApiError::internal("fetch frames", "they are still being written"))
 }
 
 /// The error for whoever waits for an artifact that could not be fetched.

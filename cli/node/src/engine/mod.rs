@@ -21,6 +21,7 @@ mod ending;
 mod events;
 mod flight;
 mod hints;
+mod incoming;
 mod instance;
 mod layout;
 mod leftovers;

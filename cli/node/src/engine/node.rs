@@ -16,6 +16,7 @@ use super::attempt::Attempt;
 use super::attempts::Attempts;
 use super::db::NodeDb;
 use super::driver::Input;
+use super::incoming::Incoming;
 use super::layout::Layout;
 use super::participate::Work;
 use super::seed::Leftover;
@@ -58,6 +59,7 @@ pub(crate) struct Node {
     attempts: Mutex<Attempts<Arc<Attempt>>>,
     works: Mutex<HashMap<(String, AttemptId), Arc<Work>>>,
     outgoing: Mutex<HashMap<[u8; 16], Arc<Outgoing>>>,
+    pub(crate) incoming: Incoming,
     /// Instances whose participant is in an attempt, and sources whose attempt is not decided: their lifecycle
     /// stands still.
     busy: Mutex<HashMap<String, AttemptId>>,
@@ -119,6 +121,7 @@ impl Node {
             attempts: Mutex::default(),
             works: Mutex::default(),
             outgoing: Mutex::default(),
+            incoming: Incoming::default(),
             busy: Mutex::default(),
             committing: Mutex::default(),
             base_lock: tokio::sync::Mutex::default(),

@@ -50,6 +50,27 @@ async fn promise_1_all_targets_run_what_was_captured() {
     assert!(scene.store.unsettled_attempts().await.expect("list").is_empty());
 }
 
+/// Rule 9: two instances on one node are two participants and one transfer.
+#[tokio::test]
+async fn what_two_targets_of_one_node_need_travels_once() {
+    let scene = Scene::new(&[&["a"], &["b", "c"]]).await;
+    scene.poke("a", "memory", 1, 1);
+    scene.commit("a").await;
+    for page in 100..500 {
+        scene.poke("a", "memory", page, page);
+    }
+    let ended = scene.commit("a").await;
+    scene.all_run_the_head(&["a", "b", "c"]).await;
+    let summary = ended.committed();
+    let delta_bytes: u64 = summary.artifacts.iter().map(|a| a.delta_bytes).sum();
+    assert!(delta_bytes > 400 * PAGE, "{delta_bytes}");
+    for target in &summary.targets {
+        // What the socket sent to their host: some of it is the protocol's own, and lost datagrams.
+        let sent = target.sent_bytes;
+        assert!((delta_bytes..delta_bytes * 3 / 2).contains(&sent), "{sent} for {delta_bytes} bytes of frames");
+    }
+}
+
 #[tokio::test]
 async fn any_instance_commits_next_and_the_base_has_moved_on() {
     let scene = Scene::new(&[&["a"], &["b"], &["c"]]).await;
