@@ -100,7 +100,7 @@ fn of_pair(pair: &PairResult) -> Vec<Line> {
     let line = |what: &str, bound: &str, figure, limit| Line::at_most(what, &pair.pair, bound, figure, limit);
 
     let best_bytes = least(peers().map(|peer| peer.wire_bytes as f64).collect());
-    let bytes = best_bytes.map(|best| (form.wire_bytes as f64 - OVERHEAD_BYTES) / best);
+    let bytes = best_bytes.map(|best| (form.wire_bytes as f64 - OVERHEAD_BYTES).max(0.0) / best);
     let rsync = pair.tool("rsync-z").map(|rsync| source_s / rsync.source.wall_s);
     let floor = floor_s(pair, form).map(|floor_s| source_s / floor_s);
     let fastest_s = least(peers().map(ToolResult::total_s).collect());

@@ -1,5 +1,7 @@
 //! Where the blocks of a base stand, by content. A hint: every hit is compared with the base's bytes before anything is built on it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use twox_hash::XxHash3_64;
 
 use crate::{
@@ -8,7 +10,7 @@ use crate::{
     error::Object,
     hash::is_zero,
     image::{clip, normalise, slices},
-    limits::{BLOCK_BYTES, BLOCKS_MAX, SLICE_BYTES},
+    limits::{BLOCK_BYTES, BLOCKS_MAX, SLICE_BYTES, THREADS_MAX},
     parallel,
 };
 
@@ -55,9 +57,9 @@ impl BlockIndex {
     /// Reads all data of `image`, whose manifest has this root, on all CPUs, and lists its whole blocks.
     pub fn build(image: &Image, root: Hash) -> Result<BlockIndex> {
         let hashed = hashed(image, image.data())?;
-        let count = hashed.len().min(BLOCKS_MAX);
+        let count = hashed.len();
         let mut index = BlockIndex { root, slots: vec![EMPTY; (count + count / 2 + 1).next_power_of_two()] };
-        hashed.into_iter().take(BLOCKS_MAX).for_each(|block| index.list(block));
+        hashed.into_iter().for_each(|block| index.list(block));
         Ok(index)
     }
 
@@ -119,14 +121,23 @@ impl BlockIndex {
 
     /// The bytes that are stored.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER_BYTES + self.slots.len() * SLOT_BYTES);
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// How many these are.
+    pub(crate) fn encoded_len(&self) -> usize {
+        HEADER_BYTES + self.slots.len() * SLOT_BYTES
+    }
+
+    pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
         out.extend([0; 2]);
         out.extend(self.root.as_bytes());
         out.extend((self.slots.len() as u64).to_le_bytes());
         self.slots.iter().for_each(|slot| out.extend_from_slice(&slot.encode()));
-        out
     }
 
     /// Reads what [`BlockIndex::encode`] wrote. What it lists is not checked here: it is only ever a hint.
@@ -148,23 +159,29 @@ impl BlockIndex {
     }
 }
 
-/// The whole blocks in `data` that are not zeros: number and hash, in order.
+/// The whole blocks in `data` that are not zeros: number and hash, in order, up to `BLOCKS_MAX`.
 fn hashed(image: &Image, data: &[Extent]) -> Result<Vec<(u32, u64)>> {
-    let parts: Vec<Extent> = data.iter().flat_map(|extent| slices(*extent, SLICE_BYTES)).collect();
-    let hashed = parallel::map(
-        parts.len(),
-        || (),
-        |(), number| {
-            let blocks = slices(parts[number], BLOCK_BYTES).filter_map(|block| {
-                let bytes = image.get(block).filter(|bytes| bytes.len() as u64 == BLOCK_BYTES && !is_zero(bytes))?;
-                Some((u32::try_from(block.start / BLOCK_BYTES).ok()?, XxHash3_64::oneshot(bytes)))
-            });
-            let hashed = blocks.collect::<Vec<_>>();
-            image.release(parts[number]);
-            Ok(hashed)
-        },
-    )?;
-    Ok(hashed.concat())
+    let (mut all, is_full) = (Vec::new(), AtomicBool::new(false));
+    let parts = data.iter().flat_map(|extent| slices(*extent, SLICE_BYTES));
+    let hash = |part: Extent| {
+        let blocks = slices(part, BLOCK_BYTES).filter_map(|block| {
+            let bytes = image.get(block).filter(|bytes| bytes.len() as u64 == BLOCK_BYTES && !is_zero(bytes))?;
+            Some((u32::try_from(block.start / BLOCK_BYTES).ok()?, XxHash3_64::oneshot(bytes)))
+        });
+        let hashed = blocks.collect::<Vec<_>>();
+        image.release(part);
+        Ok(hashed)
+    };
+    let take = |hashed: Vec<_>| {
+        let room = BLOCKS_MAX - all.len();
+        is_full.store(hashed.len() >= room, Ordering::Relaxed);
+        all.extend(hashed.into_iter().take(room));
+        Ok(())
+    };
+    // What is hashed when there is no room any more is thrown away.
+    let wanted = parts.take_while(|_| !is_full.load(Ordering::Relaxed));
+    parallel::in_order(THREADS_MAX, 2, wanted, || (), |(), part| hash(part), take)?;
+    Ok(all)
 }
 
 fn tag(hash: u64) -> u32 {

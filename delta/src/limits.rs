@@ -66,8 +66,9 @@ pub const ENCODE_THREADS_MAX: usize = 4;
 /// Frames that are encoded side by side, for each thread; bounds the encoder's memory.
 pub const FRAMES_IN_FLIGHT_PER_THREAD: usize = 2;
 
-/// Blocks that a block index lists; more of a base are not found.
-pub const BLOCKS_MAX: usize = 8 << 20;
+/// Blocks that a block index lists: the first 16 GiB of a base's data; moved data is found in whole chunks behind that. It bounds the memory that making, reading
+/// and writing an index takes: 16 bytes for each block, twice.
+pub const BLOCKS_MAX: usize = 4 << 20;
 
 /// Longest single write of a rebuild.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;

@@ -66,7 +66,6 @@ fn blocks_that_moved_do_not_travel() {
 /// Runs that end at a chunk's end, one byte before it, and behind it: what decides a cut lies just behind it.
 #[test]
 fn runs_that_end_where_chunks_do() {
-    // A base whose chunks begin and end with blocks is made of copies of what lies between two cuts of noise.
     let old = noise(4, 8 * MIB);
     let base = known(&old);
     let mut end = 0;

@@ -18,11 +18,12 @@ const BLOCK: usize = 4096;
 /// Records, hashes and frame headers beside the blocks that are new.
 const SLACK_BYTES: u64 = 2048;
 
-/// Notes what it is called for; fails once for each file `fail-<word>`.
+/// Notes what it is called for; fails once for each file `fail-<word>`, writes where it should not for `write-<word>`.
 const DRIVE: &str = r#"#!/bin/sh
 top=$(dirname "$0")/..
 echo "$1" >> "$top/calls"
 [ -e "$FORM_DIR/root.img" ] || exit 1
+rm "$top/write-$1" 2> /dev/null && echo x >> root.img
 rm "$top/fail-$1" 2> /dev/null && { echo "no $1 today" >&2; exit 1; }
 exit 0
 "#;
@@ -215,5 +216,47 @@ fn promise_2_commands_run_once_each_and_resume_on_every_way_out() -> Result<()> 
         (calls(&cluster, 1), fs::read_dir(data[0].join("live")).expect("read").count()),
         (vec!["stop".into()], 0)
     );
+    cluster.shut_down()
+}
+
+/// Files are looked at before they take the old ones' place, by whoever leaves them as they are.
+#[test]
+fn rule_16_files_that_are_not_well_move_nobody() -> Result<()> {
+    let cluster = start(Scene::new()?)?;
+    let disk = template(&cluster, "root.raw", DISK_BYTES);
+    let mut spec = format!("vmm = \"files\"\n[[disk]]\nname = \"root\"\npath = {disk:?}\n");
+    spec.push_str("[health]\ncommand = [\"drive\", \"health\"]\n[commands]\n");
+    for word in ["pause", "resume", "start", "stop"] {
+        spec.push_str(&format!("{word} = [\"drive\", \"{word}\"]\n"));
+    }
+    create(&cluster, &spec)?;
+    (1..=NODES).for_each(|number| drop(calls(&cluster, number)));
+    let next = |number: usize, what: &str| {
+        fs::write(cluster.node_ref(number).data().join(what), "once").expect("write");
+    };
+
+    poke(&cluster, 1, "root", 3, 3001);
+    commit(&cluster, 1, &["root"], 1)?;
+    assert_eq!(calls(&cluster, 1), ["pause", "resume"]);
+    for number in 2..=NODES {
+        assert_eq!(calls(&cluster, number), ["pause", "health", "start", "stop"], "f-{number}");
+    }
+
+    let before: Vec<_> = (1..=NODES).map(|number| hash(live(&cluster, number, "root"))).collect();
+    poke(&cluster, 1, "root", 4, 3002);
+    next(2, "fail-health");
+    let refusal = cluster.form(1).refused(&["manage", "commit", "--name", "f-1"])?;
+    for part in ["target f-2", "health probe", "no health today"] {
+        assert!(format!("{:?}", refusal.error).contains(part), "{part:?}: {refusal:?}");
+    }
+    assert_eq!(calls(&cluster, 2), ["pause", "health", "resume"]);
+    // One that writes to what it was to look at.
+    next(3, "write-health");
+    let refusal = cluster.form(1).refused(&["manage", "commit", "--name", "f-1"])?;
+    assert!(format!("{:?}", refusal.error).contains("was changed after it had been verified"), "{refusal:?}");
+    for number in 2..=NODES {
+        assert_eq!(hash(live(&cluster, number, "root")), before[number - 1], "f-{number}");
+    }
+    commit(&cluster, 1, &["root"], 1)?;
     cluster.shut_down()
 }

@@ -155,6 +155,16 @@ pub enum Error {
         /// The machine.
         name: String,
     },
+    /// A guest on probation does not answer as one that is well does.
+    #[error("{name} has not stood its health probe ({probe}): {reason}")]
+    Unhealthy {
+        /// The machine.
+        name: String,
+        /// What it was asked.
+        probe: String,
+        /// What came of it.
+        reason: String,
+    },
     /// A guest that a capture paused does not run again.
     #[error("{name} is STILL PAUSED after its capture and could not be resumed{}", failed(capture))]
     NotResumed {
@@ -199,6 +209,8 @@ pub enum ErrorKind {
     Timeout,
     /// The guest is paused and should not be: somebody has to look.
     StillPaused,
+    /// The guest is not well.
+    Unhealthy,
     /// It was tried and did not work.
     Failed,
 }
@@ -214,6 +226,7 @@ impl Error {
             Error::Gone { .. } => ErrorKind::Gone,
             Error::Timeout { .. } => ErrorKind::Timeout,
             Error::NotResumed { .. } => ErrorKind::StillPaused,
+            Error::Unhealthy { .. } => ErrorKind::Unhealthy,
             Error::Command { .. }
             | Error::Protocol { .. }
             | Error::DeviceState { .. }

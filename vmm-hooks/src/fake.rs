@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::{Captured, Cuts, Error, HostFacts, Keeps, Machine, Result, Vm, VmState, Vmm, WhilePaused, Written};
+use crate::{Captured, Cuts, Error, Health, HostFacts, Keeps, Machine, Result, Vm, VmState, Vmm, WhilePaused, Written};
 
 /// Where a failure can be put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Step {
     Boot,
     /// [`Vmm::restore`].
     Restore,
+    /// [`Vmm::probe`]: the guest is not well.
+    Probe,
     /// [`Vmm::adopt`].
     Adopt,
     /// [`Vm::pause`].
@@ -57,6 +59,7 @@ struct World {
     keeps: Vec<(String, Keeps)>,
     calls: Vec<(String, Step)>,
     twins: Vec<String>,
+    silent: Vec<String>,
 }
 
 impl World {
@@ -105,6 +108,11 @@ impl FakeVmm {
     /// Makes the next such step on the machine of that name fail, once.
     pub fn fail(&self, machine: &str, step: Step) {
         self.world().failures.push((machine.into(), step));
+    }
+
+    /// The next time that it is on probation, the machine of that name does not answer.
+    pub fn say_nothing(&self, machine: &str) {
+        self.world().silent.push(machine.into());
     }
 
     /// What the machine of that name says from now on of where its disks were written to; true or not.
@@ -194,20 +202,35 @@ impl Vmm for FakeVmm {
     async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>> {
         machine.check()?;
         self.step(&machine.name, Step::Restore, "restore")?;
-        let mut found = String::new();
-        let device_state = device_state.ok_or_else(|| needs_state("load", &machine.name))?;
-        let read = device_state.take(4096).read_to_string(&mut found);
-        read.map_err(Error::io("read the device state for", &machine.dir))?;
-        if found != device_state_of(machine) {
-            let reason = format!("does not fit this machine: {found:?}");
-            return Err(Error::DeviceState { operation: "load", name: machine.name.clone(), reason });
-        }
-        let ram = machine.open("RAM file", &machine.ram_path)?.metadata();
-        if ram.map_err(Error::io("look at", &machine.ram_path))?.len() != machine.memory_bytes {
-            let problem = "is not the length of its RAM file".into();
-            return Err(Error::Machine { name: machine.name.clone(), field: "memory_bytes", problem });
-        }
+        fits(machine, device_state)?;
         self.start(machine, VmState::Paused, false)
+    }
+
+    async fn can_probe(&self, _machine: &Machine, _health: &Health) -> Result<()> {
+        Ok(())
+    }
+
+    /// A daemon that is lost meanwhile leaves the process.
+    async fn probe(&self, machine: &Machine, device_state: Option<File>, health: &Health) -> Result<()> {
+        machine.check()?;
+        fits(machine, device_state)?;
+        let vm = self.start(machine, VmState::Running, false)?;
+        let silent = {
+            let mut world = self.world();
+            let at = world.silent.iter().position(|name| *name == machine.name);
+            at.map(|at| world.silent.swap_remove(at)).is_some()
+        };
+        if silent {
+            tokio::time::sleep(health.timeout()).await;
+        }
+        let well = self.step(&machine.name, Step::Probe, "probe");
+        vm.quit().await?;
+        let reason = match (silent, well) {
+            (false, Ok(())) => return Ok(()),
+            (true, _) => format!("no answer within {} s", health.timeout_s),
+            (false, Err(error)) => error.to_string(),
+        };
+        Err(Error::Unhealthy { name: machine.name.clone(), probe: health.probe.to_string(), reason })
     }
 
     async fn end_others(&self, root: &Path, known: &HashSet<String>) -> Result<usize> {
@@ -229,6 +252,24 @@ impl Vmm for FakeVmm {
         let index = world.processes.iter().position(same);
         Ok(index.map(|index| Arc::new(FakeVm { vmm: self.clone(), name: machine.name.clone(), index }) as Arc<dyn Vm>))
     }
+}
+
+/// A restore of other files than those of the capture is refused.
+fn fits(machine: &Machine, device_state: Option<File>) -> Result<()> {
+    let mut found = String::new();
+    let device_state = device_state.ok_or_else(|| needs_state("load", &machine.name))?;
+    let read = device_state.take(4096).read_to_string(&mut found);
+    read.map_err(Error::io("read the device state for", &machine.dir))?;
+    if found != device_state_of(machine) {
+        let reason = format!("does not fit this machine: {found:?}");
+        return Err(Error::DeviceState { operation: "load", name: machine.name.clone(), reason });
+    }
+    let ram = machine.open("RAM file", &machine.ram_path)?.metadata();
+    if ram.map_err(Error::io("look at", &machine.ram_path))?.len() != machine.memory_bytes {
+        let problem = "is not the length of its RAM file".into();
+        return Err(Error::Machine { name: machine.name.clone(), field: "memory_bytes", problem });
+    }
+    Ok(())
 }
 
 struct FakeVm {

@@ -12,9 +12,11 @@
 //! * A hint (where a disk was written to) is exact or missing; whoever uses one checks it all the same.
 //! * A start that fails leaves no process, no zombie and no socket; its log file stays.
 
+mod command;
 mod error;
 pub mod fake;
 mod files;
+mod health;
 mod hints;
 pub mod keeper;
 mod limits;
@@ -24,6 +26,7 @@ mod vmm;
 
 pub use error::{Error, ErrorKind, Result};
 pub use files::{Commands, Files, FilesConfig};
+pub use health::{Health, Probe};
 pub use hints::{Cut, Cuts, Keep, Keeps, Mark, Written};
 pub use limits::{CMDLINE_BYTES_MAX, DISKS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX};
 pub use machine::{Machine, MachineDisk};

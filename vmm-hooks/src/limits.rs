@@ -29,6 +29,8 @@ pub(crate) const WRITTEN_RANGES_MAX: usize = 1 << 20;
 pub(crate) const LOG_TAIL_BYTES: u64 = 2048;
 /// Longest record of what a process was started as that is read.
 pub(crate) const INTENT_BYTES_MAX: u64 = 1 << 20;
+/// Longest line that is read from a guest's agent.
+pub(crate) const AGENT_LINE_BYTES_MAX: u64 = 64 << 10;
 /// Longest pid file that is read.
 pub(crate) const PID_FILE_BYTES_MAX: u64 = 16;
 
@@ -74,3 +76,7 @@ pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const GONE_GRACE: Duration = Duration::from_secs(1);
 /// A guest paused longer than this is worth a line in the log, and again after as long.
 pub(crate) const PAUSE_WARNING: Duration = Duration::from_secs(5);
+/// Between two looks at what has become of a connection to a guest on probation.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a guest's agent may take before it is asked anew: it may have been restored in the middle of something.
+pub(crate) const AGENT_SYNC_INTERVAL: Duration = Duration::from_secs(1);

@@ -38,6 +38,8 @@ pub struct Machine {
     pub generation_id: String,
     /// Whether its network cable is plugged in when it boots.
     pub link_up: bool,
+    /// Whether it has a port for a guest agent, `org.qemu.guest_agent.0`.
+    pub agent: bool,
     /// What drives it, if it is only files.
     pub commands: Commands,
 }
@@ -155,6 +157,7 @@ pub(crate) mod tests {
             mac: "52:54:00:aa:bb:01".into(),
             generation_id: "11111111-2222-3333-4444-555555555555".into(),
             link_up: true,
+            agent: false,
             commands: Commands::default(),
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cuts, Keeps, Machine, Result, Written};
+use crate::{Cuts, Health, Keeps, Machine, Result, Written};
 
 /// What two hosts have to agree on before one restores what the other captured. Compare with `==`.
 ///
@@ -69,6 +69,19 @@ pub trait Vmm: Send + Sync + 'static {
     /// `device_state` is read from its current position; a monitor whose captures have none gets none. The RAM file is the
     /// guest's memory from now on, and written to.
     async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>>;
+
+    /// Whether [`Vmm::probe`] could be asked this of the machine; an error says what is missing. Nothing is started.
+    async fn can_probe(&self, machine: &Machine, health: &Health) -> Result<()>;
+
+    /// Runs a guest on probation and asks it whether it is well; if not, the error is
+    /// [`Error::Unhealthy`](crate::Error::Unhealthy).
+    ///
+    /// It is made of the machine's RAM file, disks and a device state as by [`Vmm::restore`], but writes to none of them:
+    /// what it changes is its own, and thrown away. Its network leads nowhere. `machine.dir` is a directory for this alone.
+    ///
+    /// Only while no other process of the guest runs. Whatever comes of it, and when this future is dropped too, its
+    /// process is gone afterwards; [`Vmm::adopt`] finds one whose daemon was lost.
+    async fn probe(&self, machine: &Machine, device_state: Option<File>, health: &Health) -> Result<()>;
 
     /// Ends every process of this monitor that runs on files below `root` and whose uuid is none of `known`: one whose
     /// directory or record is lost. How many there were; 0 where there are no processes.

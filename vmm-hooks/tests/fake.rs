@@ -19,6 +19,7 @@ fn machine(dir: &std::path::Path, number: u8) -> Machine {
         mac: "52:54:00:00:00:01".into(),
         generation_id: "00000000-0000-4000-9000-000000000000".into(),
         link_up: true,
+        agent: false,
         commands: Default::default(),
     }
 }

@@ -59,6 +59,7 @@ impl Scene {
             mac: String::new(),
             generation_id: String::new(),
             link_up: true,
+            agent: false,
             commands: Commands {
                 pause: command("pause"),
                 resume: command("resume"),

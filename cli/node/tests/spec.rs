@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use form_node::ErrorCode;
 use form_node::spec::{FilesSpec, InstanceSpec, QemuSpec, VmmSpec};
+use form_vmm_hooks::{Health, Probe};
 
 const GOOD: &str = r#"
 vmm = "qemu"
@@ -40,7 +41,7 @@ fn a_spec_is_read() {
     let least = InstanceSpec::parse("vmm = \"qemu\"\nmemory = \"32MiB\"\nkernel = \"/k\"").expect("the least there is");
     let (kernel, cmdline) = ("/k".into(), String::new());
     let bare = QemuSpec { memory_bytes: 32 << 20, kernel, cmdline, initrd: None, mac: None, ..qemu };
-    assert_eq!(least, InstanceSpec { vmm: VmmSpec::Qemu(bare), disks: Vec::new() });
+    assert_eq!(least, InstanceSpec { vmm: VmmSpec::Qemu(bare), disks: Vec::new(), health: None });
 }
 
 const FILES: &str = r#"
@@ -74,10 +75,21 @@ fn a_machine_may_be_only_files() {
 }
 
 #[test]
+fn one_question_is_asked_of_a_new_vm() {
+    let parse = |text: &str| InstanceSpec::parse(text).expect("good").health.expect("a question");
+    let health = |question: &str| parse(&format!("{GOOD}[health]\n{question}"));
+    assert_eq!(health("tcp_port = 80"), Health { probe: Probe::TcpPort(80), timeout_s: 30 });
+    assert_eq!(health("agent_ping = true\ntimeout_s = 3600"), Health { probe: Probe::AgentPing, timeout_s: 3600 });
+    let command = Probe::Command(["ok", "a word"].map(String::from).to_vec());
+    let asked = parse(&format!("{FILES}[health]\ncommand = [\"ok\", \"a word\"]\ntimeout_s = 1"));
+    assert_eq!(asked, Health { probe: command, timeout_s: 1 });
+}
+
+#[test]
 fn the_examples_of_the_documentation_are_good() {
     let text = include_str!("../../../docs/instance-spec.md");
     let examples: Vec<_> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     examples.iter().for_each(|example| drop(InstanceSpec::parse(example).expect("good")));
 }
 
@@ -87,6 +99,7 @@ fn what_can_not_be_done_is_refused_by_name() {
     let one_more = GOOD.replace("[network]", "[[disk]]\nname = \"disk0\"\npath = \"/srv/b.raw\"\n[network]");
     let many: String = (0..17).map(|n| format!("[[disk]]\nname = \"d{n}\"\npath = \"/srv/{n}.raw\"\n")).collect();
     let many = GOOD.replace("[network]", &format!("{many}[network]"));
+    let health = |text: &str| format!("{GOOD}[health]\n{text}");
     let cases = [
         (GOOD.replace("\"qemu\"", "\"firecracker\""), Unsupported, "firecracker"),
         (GOOD.replace("\"qemu\"", "\"cloud-hypervisor\""), Unsupported, "cloud-hypervisor"),
@@ -125,6 +138,18 @@ fn what_can_not_be_done_is_refused_by_name() {
         (FILES.replace("[\"drive\"]", "[]"), BadRequest, "commands.resume"),
         (format!("{FILES}timeout_s = 0"), BadRequest, "timeout_s"),
         (format!("{FILES}wait = 1"), BadRequest, "wait"),
+        (health("command = [\"ok\"]\ntcp_port = 80"), BadRequest, "exactly one of"),
+        (health("timeout_s = 5"), BadRequest, "exactly one of"),
+        (health("agent_ping = false"), BadRequest, "agent_ping"),
+        (health("tcp_port = 0"), BadRequest, "health.tcp_port = 0"),
+        (health("tcp_port = 65536"), BadRequest, "1 to 65535"),
+        (health("tcp_port = 80\ntimeout_s = 0"), BadRequest, "health.timeout_s"),
+        (health("tcp_port = 80\ntimeout_s = 3601"), BadRequest, "health.timeout_s"),
+        (health("tcp_port = 80\nretries = 3"), BadRequest, "retries"),
+        (health("command = []"), BadRequest, "health.command is empty"),
+        (health("command = [\"/bin/sh\"]"), BadRequest, "health.command"),
+        (format!("{FILES}[health]\nagent_ping = true"), BadRequest, "health.command alone"),
+        (format!("{FILES}[health]\ntcp_port = 80"), BadRequest, "health.command alone"),
         (many, BadRequest, "18 disks"),
         ("x".repeat(100_000), BadRequest, "100000 bytes"),
     ];
@@ -153,7 +178,7 @@ fn a_spec_that_was_not_parsed_is_checked_too() {
             other => panic!("{other:?}"),
         }
     }
-    let cases: [(&str, Change); 9] = [
+    let cases: [(&str, Change); 11] = [
         ("2 virtual CPUs", |s| qemu(s).vcpus = 2),
         ("more than", |s| qemu(s).memory_bytes = 65 << 30),
         ("MiB", |s| qemu(s).memory_bytes += 1),
@@ -162,6 +187,8 @@ fn a_spec_that_was_not_parsed_is_checked_too() {
         ("control character", |s| qemu(s).cmdline = "a\nb".into()),
         ("commands.timeout_s", |s| s.vmm = VmmSpec::Files(FilesSpec::default())),
         ("../../x", |s| s.disks[0].name = "../../x".into()),
+        ("health.timeout_s", |s| s.health = Some(Health { probe: Probe::AgentPing, timeout_s: 0 })),
+        ("health.command", |s| s.health = Some(Health { probe: Probe::Command(vec!["..".into()]), timeout_s: 9 })),
         ("two disks", |s| s.disks.push(s.disks[0].clone())),
     ];
     for (word, change) in cases {

@@ -1,12 +1,17 @@
 //! `form delta`: what is made is applied, and what is said of it.
 
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use form_delta::generate::{image_pair, noise};
 use serde_json::Value;
 use snapbox::{assert_data_eq, str};
 
 use crate::delta_scene::{Scene, files};
+
+const MIB: usize = 1 << 20;
 
 /// Images of every kind of change, small enough for many runs.
 fn pairs() -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -200,6 +205,26 @@ fn without_a_base_all_of_it_travels() {
     assert!(scene.read("C") == scene.read("B"));
 }
 
+/// What went through a pipe can't be taken back: of an image that was written to meanwhile it has no end.
+#[test]
+fn an_image_that_changes_makes_no_delta_through_a_pipe() {
+    let scene = Scene::new(&[], &noise(4, 6 * MIB));
+    let mut make = scene.command(&["make", "--new", "B", "--out", "-"]);
+    let mut make = make.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut out, mut delta) = (make.stdout.take().unwrap(), vec![0; 1000]);
+    out.read_exact(&mut delta).unwrap();
+    let file = std::fs::File::options().write(true).open(scene.path("B")).unwrap();
+    file.write_all_at(b"x", 5).unwrap();
+    out.read_to_end(&mut delta).unwrap();
+    drop(out);
+    let ran = make.wait_with_output().unwrap();
+    let stderr = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(6), "{stderr}");
+    assert!(stderr.contains("B was changed while it was read"), "{stderr}");
+    std::fs::write(scene.path("P"), &delta).unwrap();
+    assert!(delta.len() > 5 * MIB && scene.form(&["info", "P"]).code == 2);
+}
+
 #[test]
 fn through_a_pipe() {
     let scene = Scene::large();
@@ -220,6 +245,29 @@ fn through_a_pipe() {
     assert!(apply(&made.stdout).status.success());
     assert!(scene.read("C") == scene.read("B"));
     scene.holds(&["A", "B", "C", "C.fdx", "P"]);
+    // A pipe that has a name.
+    let mut info = scene.command(&["info", "/dev/stdin"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    info.stdin.take().unwrap().write_all(&made.stdout).unwrap();
+    assert!(info.wait().unwrap().success());
+}
+
+/// Nothing waits for the other end of a pipe, and nothing of the user's is taken for something else.
+#[test]
+fn an_index_is_a_file_of_its_own() {
+    let scene = Scene::new(&[], &noise(4, MIB));
+    let ran = scene.form(&["index", "A", "--out", "A"]);
+    assert!(ran.code == 2 && ran.stderr.contains("A is the image itself"), "{ran}");
+    assert!(scene.read("A").is_empty());
+    assert!(Command::new("mkfifo").arg(scene.path("B.fdx")).status().unwrap().success());
+    let ran = scene.form(&["index", "B"]);
+    assert!(ran.code == 2 && ran.stderr.contains("B.fdx exists already"), "{ran}");
+    let made = scene.json(&["make", "--base", "B", "--new", "A", "--out", "P"]);
+    assert_eq!(made["indexes_used"], 0);
+    // It is known before any work.
+    std::fs::write(scene.path("A.fdx"), "mine").unwrap();
+    let ran = scene.form(&["make", "--new", "A", "--out", "P2", "--index"]);
+    assert!(ran.code == 2 && ran.stderr.contains("A.fdx exists already"), "{ran}");
+    scene.holds(&["A", "A.fdx", "B", "B.fdx", "P"]);
 }
 
 #[test]
@@ -343,7 +391,7 @@ fn an_index_replaces_an_index_and_nothing_else() {
         str![[r#"
 exit 2
 error: B exists already, and is no image index
-fix: choose another --out
+fix: remove it, or choose another name
 
 "#]]
     );

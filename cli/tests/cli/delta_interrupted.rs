@@ -137,7 +137,8 @@ fn a_full_disk_leaves_nothing() {
     let ran = limited(&scene, 3500, &[&apply[..], &["--standby", "S"]].concat());
     assert_eq!(ran.code, 7, "{ran}");
     assert!(
-        ran.stderr.contains("fix: S was being changed: it is neither the base nor the new image; the same command"),
+        ran.stderr
+            .contains("fix: free some space there, or choose another place; S was being changed: it is neither the"),
         "{ran}"
     );
     scene.holds(&["A", "B", "P", "S", "S.record"]);

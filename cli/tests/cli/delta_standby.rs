@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use form_delta::generate::noise;
-use form_delta::{Standby, scan};
+use form_delta::{Image, Standby, scan};
 
 use crate::delta_scene::Scene;
 
@@ -170,6 +171,22 @@ fn a_record_that_lies_about_the_very_file() {
     // It does not stay so: the same again compares, and undoes only what it has written itself.
     let ran = scene.form(&APPLY);
     assert!(ran.code == 6 && ran.stderr.contains("/S does not equal the base"), "{ran}");
+}
+
+/// A copy that was broken off is no other file: the same command goes on.
+#[test]
+fn a_copy_that_was_broken_off_goes_on() {
+    let scene = Scene::large();
+    let (base, manifest) = (File::open(scene.path("A")).unwrap(), scan(&Image::open(&scene.path("A")).unwrap()));
+    let asked = AtomicU32::new(0);
+    let mut standby = Standby::open(&scene.path("S")).unwrap();
+    let go_on = || asked.fetch_add(1, Ordering::Relaxed) < 4;
+    assert!(standby.bring_to(&base, &manifest, None, &go_on).is_err());
+    drop(standby);
+    assert!(scene.read("S") != scene.read("A"));
+    scene.json(&["standby", "--base", "A", "S"]);
+    assert!(scene.read("S") == scene.read("A"));
+    scene.holds(&["A", "B", "S", "S.record"]);
 }
 
 #[test]

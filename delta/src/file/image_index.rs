@@ -83,8 +83,10 @@ impl ImageIndex {
 
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
-        let (manifest, blocks) = (self.manifest.encode(), self.blocks.as_ref().map_or(Vec::new(), BlockIndex::encode));
-        let mut out = Vec::with_capacity(HEADER_BYTES + manifest.len() + blocks.len() + CHECKSUM_BYTES);
+        let manifest = self.manifest.encode();
+        let blocks_len = self.blocks.as_ref().map_or(0, BlockIndex::encoded_len);
+        // All at once: a block index may be long.
+        let mut out = Vec::with_capacity(HEADER_BYTES + manifest.len() + blocks_len + CHECKSUM_BYTES);
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
         out.extend([0; 2]);
@@ -97,9 +99,11 @@ impl ImageIndex {
             out.extend(nanoseconds.to_le_bytes());
         }
         out.extend((manifest.len() as u64).to_le_bytes());
-        out.extend((blocks.len() as u64).to_le_bytes());
+        out.extend((blocks_len as u64).to_le_bytes());
         out.extend(manifest);
-        out.extend(blocks);
+        if let Some(blocks) = &self.blocks {
+            blocks.encode_into(&mut out);
+        }
         let checksum = XxHash3_128::oneshot(&out);
         out.extend(checksum.to_le_bytes());
         out

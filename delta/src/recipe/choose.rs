@@ -50,13 +50,13 @@ pub(super) struct Steps<'a> {
     bases: &'a [Base<'a>],
     new: &'a Image,
     changed: &'a [Extent],
-    moved_blocks: &'a Moved,
+    moved: &'a Moved,
     chunks: std::iter::Peekable<std::iter::Enumerate<std::slice::Iter<'a, Chunk>>>,
     position: u64,
     /// The first base's chunks, up to where the new image is.
     same_place: SamePlace<'a>,
     /// Where chunks that are not in their old place stand in a base: number of base and of chunk.
-    moved: HashMap<Hash, (u8, usize)>,
+    elsewhere: HashMap<Hash, (u8, usize)>,
     offsets: Vec<Vec<u64>>,
     /// The chunk of a base behind the last one used: a run that moved goes on there.
     follow: (u8, usize),
@@ -72,10 +72,10 @@ impl<'a> Steps<'a> {
         new: &'a Image,
         manifest: &'a Manifest,
         changed: &'a [Extent],
-        moved_blocks: &'a Moved,
+        moved: &'a Moved,
     ) -> Self {
-        let moved = moved(bases, manifest);
-        let offsets = match moved.is_empty() {
+        let elsewhere = find_elsewhere(bases, manifest);
+        let offsets = match elsewhere.is_empty() {
             true => Vec::new(),
             false => bases.iter().map(|base| base.manifest.offsets()).collect(),
         };
@@ -83,11 +83,11 @@ impl<'a> Steps<'a> {
             bases,
             new,
             changed,
-            moved_blocks,
+            moved,
             chunks: manifest.chunks().iter().enumerate().peekable(),
             position: 0,
             same_place: SamePlace::new(bases),
-            moved,
+            elsewhere,
             offsets,
             follow: (0, 0),
             waiting: None,
@@ -112,7 +112,7 @@ impl<'a> Steps<'a> {
     }
 
     fn is_zero(&self, extent: Extent) -> bool {
-        match self.moved_blocks.run_with(extent) {
+        match self.moved.run_with(extent) {
             Some(run) => run.from.is_none(),
             None => self.new.is_zero(extent),
         }
@@ -123,7 +123,7 @@ impl<'a> Steps<'a> {
         let follows = self.bases.get(usize::from(base))?.manifest.chunks().get(number) == Some(chunk);
         let (base, number) = match follows {
             true => self.follow,
-            false => *self.moved.get(&chunk.hash)?,
+            false => *self.elsewhere.get(&chunk.hash)?,
         };
         let start = *self.offsets.get(usize::from(base))?.get(number)?;
         self.follow = (base, number + 1);
@@ -217,7 +217,7 @@ impl<'a> SamePlace<'a> {
 
 /// Finds all chunks of `manifest` that are not in their old place but somewhere in a base. The few that are looked for are listed, and the bases' many run past.
 /// Of equal chunks the first of the first base wins.
-fn moved(bases: &[Base<'_>], manifest: &Manifest) -> HashMap<Hash, (u8, usize)> {
+fn find_elsewhere(bases: &[Base<'_>], manifest: &Manifest) -> HashMap<Hash, (u8, usize)> {
     let mut same_place = SamePlace::new(bases);
     let mut position = 0;
     let mut wanted = HashMap::new();
@@ -273,14 +273,14 @@ impl Divide<'_, '_> {
     }
 
     fn block(&mut self, extent: Extent) {
-        let Steps { bases, new, moved_blocks, .. } = self.steps;
+        let Steps { bases, new, moved, .. } = self.steps;
         let bytes = || new.get(extent).unwrap_or_default();
         // What goes on where the last part was comes first, so that runs stay whole; it may lie across blocks there, which nobody else finds.
         let goes_on = |found: Option<Place>| match self.near {
             Some(near) if found != Some(near) && has(bases, near, bytes()) => Some(near),
             _ => found,
         };
-        let found = match moved_blocks.block(extent) {
+        let found = match moved.block(extent) {
             Found::Zeros => return self.push(extent, DraftSource::Zero),
             Found::Unknown if new.is_zero(extent) => return self.push(extent, DraftSource::Zero),
             Found::At(place) => goes_on(Some(place)),

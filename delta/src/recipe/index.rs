@@ -23,7 +23,7 @@ pub struct FrameRef {
     pub len_bytes: u32,
 }
 
-/// What turns a base into a new image: the frames, in order of the image. Its hash stands in the signed commit.
+/// What turns a base into a new image: the frames, in order of the image. Its hash stands in the offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameIndex {
     /// Roots of the images that the recipes refer to, by number. The first is the older image of the same artifact, which the rebuild starts from; without any

@@ -5,7 +5,7 @@ use crate::{
     base::Place,
     codec::Reader,
     error::{Error, Object},
-    limits::{BASES_MAX, BLOCK_BYTES, CHUNK_BYTES_MAX, NEW_RUN_BYTES_MAX},
+    limits::{BASES_MAX, BLOCK_BYTES, CHUNK_BYTES_MAX, IMAGE_BYTES_MAX, NEW_RUN_BYTES_MAX},
 };
 
 const COPY: u8 = 1;
@@ -104,6 +104,8 @@ impl Record {
     /// Reads a record, still without hashes, that makes the bytes from `position` on.
     pub(super) fn read(reader: &mut Reader<'_>, object: Object, position: u64) -> Result<Record> {
         let kind_at = reader.offset_bytes();
+        // From here on no sum of a position and a length has an overflow.
+        reader.limit("position", position, IMAGE_BYTES_MAX)?;
         match reader.u8()? {
             COPY => {
                 let from = Place::read(reader, position)?;
@@ -142,10 +144,7 @@ fn new(reader: &mut Reader<'_>, position: u64) -> Result<Record> {
         chunks.push(Chunk { hash: UNKNOWN, len_bytes });
     }
     reader.limit("length of a run of new chunks", chunks_bytes, NEW_RUN_BYTES_MAX)?;
-    let end = position
-        .checked_add(chunks_bytes)
-        .filter(|end| end.checked_add(BLOCK_BYTES).is_some())
-        .ok_or_else(|| reader.damaged("the chunks reach behind every image"))?;
+    let end = position + chunks_bytes;
     let mut parts = Vec::with_capacity(part_count);
     let mut part_at = position;
     for _ in 0..part_count {
@@ -229,5 +228,23 @@ impl Place {
             return Err(reader.damaged("there is no base of that number"));
         }
         Ok(Place { base, start: position.wrapping_add(reader.u64()?) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_record_begins_behind_every_image() {
+        // One new chunk, in one part of as many blocks as can be said.
+        let mut bytes = vec![NEW, 1, 0, 1, 0];
+        bytes.extend(CHUNK_BYTES_MAX.to_le_bytes());
+        bytes.extend([PART_KEEP, 0xff, 0xff]);
+        let read = |position| Record::read(&mut Reader::new(Object::Frame(0), &bytes, 0), Object::Frame(0), position);
+        assert!(matches!(read(IMAGE_BYTES_MAX), Err(Error::Damaged { .. })));
+        for position in [IMAGE_BYTES_MAX + 1, u64::MAX - u64::from(CHUNK_BYTES_MAX) - 4097, u64::MAX] {
+            assert!(matches!(read(position), Err(Error::Limit { .. })), "{position}");
+        }
     }
 }

@@ -8,7 +8,8 @@ use crate::{
 
 /// What of the changed blocks of an image is zeros, or stands somewhere in its bases.
 ///
-/// It is found once, on all CPUs, and serves twice: chunks in such a run need neither be cut nor hashed, and their bytes do not travel.
+/// It is found on all CPUs, and may serve twice: [`rechunk_moved`](crate::rechunk_moved) need neither cut nor hash the chunks in such a run, and for
+/// [`encode_moved`](crate::encode_moved) their bytes do not travel.
 #[derive(Debug, Default)]
 pub struct Moved {
     /// In order, and none continues the one before it.
@@ -43,9 +44,9 @@ impl Moved {
         let found = parallel::map(slices.len(), || (), |(), number| Ok(runs(bases, new, slices[number])))?;
         let mut moved = Moved::default();
         for (slice, runs) in slices.into_iter().zip(found) {
-            match runs.len() > MOVED_RUNS_PER_SLICE_MAX {
-                true => moved.crumbs.push(slice),
-                false => runs.into_iter().for_each(|run| push(&mut moved.runs, run)),
+            match runs {
+                Some(runs) => runs.into_iter().for_each(|run| push(&mut moved.runs, run)),
+                None => moved.crumbs.push(slice),
             }
         }
         Ok(moved)
@@ -68,14 +69,17 @@ impl Moved {
     }
 }
 
-/// The runs within one slice. What goes on where the last one was comes first, so that runs stay whole.
-fn runs(bases: &[Base<'_>], new: &Image, slice: Extent) -> Vec<Run> {
+/// The runs within one slice, unless there are too many. What goes on where the last one was comes first, so that runs stay whole.
+fn runs(bases: &[Base<'_>], new: &Image, slice: Extent) -> Option<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     if new.is_hole(slice) {
-        return vec![Run { extent: slice, from: None }];
+        return Some(vec![Run { extent: slice, from: None }]);
     }
     let mut near: Option<Place> = None;
     for block in slices(slice, BLOCK_BYTES) {
+        if runs.len() > MOVED_RUNS_PER_SLICE_MAX {
+            return None;
+        }
         if new.is_zero(block) {
             near = None;
             push(&mut runs, Run { extent: block, from: None });
@@ -88,7 +92,7 @@ fn runs(bases: &[Base<'_>], new: &Image, slice: Extent) -> Vec<Run> {
             push(&mut runs, Run { extent: block, from });
         }
     }
-    runs
+    (runs.len() <= MOVED_RUNS_PER_SLICE_MAX).then_some(runs)
 }
 
 /// Appends a run, or lengthens the last one that it continues.

@@ -19,6 +19,9 @@ const CHUNK_BATCH: usize = 4096;
 /// Why it is equal: a FastCDC v2020 cut is a function of the bytes from the chunk's begin up to *and including* the first byte of the next chunk. So a chunk of
 /// the base that begins where a chunk of `new` begins is also the next chunk of `new` if none of those bytes changed; in every other case the chunker is asked.
 ///
+/// A base's manifest is one that this chunker cut; a delta with other chunks is applied all the same (FORMAT.md), and what is made from it next is another manifest
+/// than a full scan's until then.
+///
 /// The end of an image adds one thing. The chunker tests bytes in pairs, and where an odd number of bytes remains it does not test the last one. So when the
 /// lengths differ, even a cut just before the shorter image's last byte may depend on that length: the tail begins one byte early.
 pub fn rechunk(new: &Image, base_manifest: &Manifest, changed: Vec<Extent>) -> Result<Manifest> {

@@ -17,7 +17,7 @@ use std::{
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
-use self::record::{Record, Stamp};
+use self::record::{Born, Record, Stamp};
 use crate::{
     Extent, Hash, Image, Manifest, Refreshed, Result, compare,
     error::{Error, Object},
@@ -56,8 +56,8 @@ impl Standby {
             return Err(Error::io("lock", Object::Standby)(io::Error::from(io::ErrorKind::WouldBlock)));
         }
         // A record that cannot be read says nothing, which is always safe.
-        let inode = file.metadata().map_err(Error::io("stat", Object::Standby))?.ino();
-        let record = Record::read(&record_path(path)).ok().filter(|record| record.inode() == inode);
+        let found = Born::of(&file.metadata().map_err(Error::io("stat", Object::Standby))?);
+        let record = Record::read(&record_path(path)).ok().filter(|record| record.is_of(&found));
         Ok(Standby { path: path.to_owned(), file, record })
     }
 
@@ -152,7 +152,7 @@ impl Standby {
     }
 
     /// It was renamed, and is a standby no more: its record goes, once the directory that it was in is synced. One that comes back is harmless: it
-    /// is of another inode than whatever file has that name next.
+    /// is of another file than whatever has that name next.
     pub fn renamed(self) -> Result<()> {
         match fs::remove_file(record_path(&self.path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -195,8 +195,11 @@ impl Standby {
                 extents
             }
             None => {
-                self.forget()?;
-                vec![Extent::new(0, manifest.image_len_bytes())]
+                // Of what it was nothing is kept: the record says that it is being made, and may hold anything.
+                let len_bytes = self.stamp()?.len_bytes.max(manifest.image_len_bytes());
+                let everything = vec![Extent::new(0, len_bytes)];
+                self.put_dirty(to, to, everything.clone())?;
+                everything
             }
         };
         asked()?;
@@ -253,8 +256,8 @@ impl Standby {
     }
 
     fn put_dirty(&mut self, from: Hash, to: Hash, extents: Vec<Extent>) -> Result<()> {
-        let inode = self.stamp()?.inode;
-        self.put(Record::Dirty { from, to, inode, extents })
+        let file = Born::of(&self.file.metadata().map_err(Error::io("stat", Object::Standby))?);
+        self.put(Record::Dirty { from, to, file, extents })
     }
 
     /// Durable when it returns.

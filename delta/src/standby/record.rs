@@ -1,8 +1,9 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
+    time::UNIX_EPOCH,
 };
 
 use crate::{
@@ -16,8 +17,8 @@ const MAGIC: [u8; 4] = *b"fmSB";
 const VERSION: u16 = 1;
 const CLEAN: u16 = 1;
 const DIRTY: u16 = 2;
-/// Magic, version, state, root; of a dirty record also the older root, the inode and the number of extents; the hash behind it all.
-const LARGEST: usize = 4 + 2 + 2 + 32 + 32 + 8 + 4 + STANDBY_EXTENTS_MAX * 16 + 32;
+/// Magic, version, state, root; of a dirty record also the older root, the inode, its birth and the number of extents; the hash behind it all.
+const LARGEST: usize = 4 + 2 + 2 + 32 + 32 + 8 + 12 + 4 + STANDBY_EXTENTS_MAX * 16 + 32;
 
 /// What is known of a standby. Its format is in FORMAT.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,23 @@ pub(super) enum Record {
     /// Every byte was hashed after the last write.
     Clean { root: Hash, stamp: Stamp },
     /// It was the image `from`, has been written to only within `extents`, and outside of them equals `to` as well.
-    Dirty { from: Hash, to: Hash, inode: u64, extents: Vec<Extent> },
+    Dirty { from: Hash, to: Hash, file: Born, extents: Vec<Extent> },
+}
+
+/// Which file it is, whatever is written to it. A number alone may be another file's by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Born {
+    pub(super) inode: u64,
+    /// When it was made; zero where the file system does not say.
+    pub(super) s: u64,
+    pub(super) ns: u32,
+}
+
+impl Born {
+    pub(super) fn of(file: &fs::Metadata) -> Born {
+        let at = file.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        Born { inode: file.ino(), s: at.as_secs(), ns: at.subsec_nanos() }
+    }
 }
 
 /// What changes whenever a file is written to, however that is done.
@@ -39,11 +56,11 @@ pub(super) struct Stamp {
 }
 
 impl Record {
-    /// Which file it is of. One that has been replaced says nothing.
-    pub(super) fn inode(&self) -> u64 {
+    /// Whether it is of that file. One of a file that has been replaced says nothing.
+    pub(super) fn is_of(&self, found: &Born) -> bool {
         match self {
-            Record::Clean { stamp, .. } => stamp.inode,
-            Record::Dirty { inode, .. } => *inode,
+            Record::Clean { stamp, .. } => stamp.inode == found.inode,
+            Record::Dirty { file, .. } => file == found,
         }
     }
 
@@ -59,11 +76,13 @@ impl Record {
                 bytes.extend(stamp.changed_s.to_le_bytes());
                 bytes.extend(stamp.changed_ns.to_le_bytes());
             }
-            Record::Dirty { from, to, inode, extents } => {
+            Record::Dirty { from, to, file, extents } => {
                 bytes.extend(DIRTY.to_le_bytes());
                 bytes.extend(to.as_bytes());
                 bytes.extend(from.as_bytes());
-                bytes.extend(inode.to_le_bytes());
+                bytes.extend(file.inode.to_le_bytes());
+                bytes.extend(file.s.to_le_bytes());
+                bytes.extend(file.ns.to_le_bytes());
                 bytes.extend((extents.len() as u32).to_le_bytes());
                 for extent in extents {
                     bytes.extend(extent.start.to_le_bytes());
@@ -97,7 +116,9 @@ impl Record {
                 },
             },
             DIRTY => {
-                let (to, from, inode, count) = (reader.hash()?, reader.hash()?, reader.u64()?, reader.u32()?);
+                let (to, from) = (reader.hash()?, reader.hash()?);
+                let file = Born { inode: reader.u64()?, s: reader.u64()?, ns: reader.u32()? };
+                let count = reader.u32()?;
                 reader.limit("number of extents", u64::from(count), STANDBY_EXTENTS_MAX as u64)?;
                 let mut extents = Vec::new();
                 let mut after = 0;
@@ -109,7 +130,7 @@ impl Record {
                     after = extent.end;
                     extents.push(extent);
                 }
-                Record::Dirty { from, to, inode, extents }
+                Record::Dirty { from, to, file, extents }
             }
             _ => return Err(reader.damaged("there is no such state")),
         };
@@ -167,9 +188,16 @@ mod tests {
         Record::Dirty {
             from,
             to,
-            inode: 77,
+            file: Born { inode: 77, s: 1_700_000_000, ns: 7 },
             extents: vec![Extent::new(4096, 8192), Extent::new(1 << 30, (1 << 30) + 1)],
         }
+    }
+
+    #[test]
+    fn an_inode_that_was_given_out_again_is_another_file() {
+        let born = Born { inode: 77, s: 1_700_000_000, ns: 7 };
+        assert!(dirty().is_of(&born) && clean().is_of(&born));
+        assert!(!dirty().is_of(&Born { ns: 8, ..born }) && !dirty().is_of(&Born { inode: 78, ..born }));
     }
 
     #[test]
@@ -180,9 +208,16 @@ mod tests {
 
     #[test]
     fn a_record_goes_both_ways_and_a_damaged_one_is_refused() {
-        for record in
-            [clean(), dirty(), Record::Dirty { from: Hash::of(b""), to: Hash::of(b""), inode: 1, extents: Vec::new() }]
-        {
+        for record in [
+            clean(),
+            dirty(),
+            Record::Dirty {
+                from: Hash::of(b""),
+                to: Hash::of(b""),
+                file: Born { inode: 1, s: 0, ns: 0 },
+                extents: Vec::new(),
+            },
+        ] {
             let bytes = record.encode();
             assert_eq!(Record::decode(&bytes).unwrap(), record);
             for cut in 0..bytes.len() {
@@ -201,7 +236,7 @@ mod tests {
         let body = &body[..body.len() - 32];
         let with_hash = |body: &[u8]| [body, Hash::of(body).as_bytes()].concat();
         assert_eq!(Record::decode(&with_hash(body)).unwrap(), dirty());
-        let changes: [(usize, u8); 6] = [(0, b'x'), (4, 2), (6, 3), (80, 3), (83, 0xff), (93, 0)];
+        let changes: [(usize, u8); 6] = [(0, b'x'), (4, 2), (6, 3), (92, 3), (95, 0xff), (105, 0)];
         for (at, value) in changes {
             let mut body = body.to_vec();
             body[at] = value;

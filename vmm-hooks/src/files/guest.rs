@@ -3,15 +3,15 @@
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::command::Commander;
 use super::record::{Record, State};
 use super::{Commands, FilesConfig};
+use crate::command::Commander;
 use crate::keeper::{self, Answer, Charge, Keeper, Kind, Order};
 use crate::limits::{KEEPER_START_TIMEOUT, KEEPER_WAIT_TIMEOUT, RELEASE_INTERVAL};
 use crate::{Captured, Cuts, Error, Machine, Result, Vm, VmState, WhilePaused, Written};
@@ -36,11 +36,15 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(f).await.unwrap_or(Err(Error::Panicked { name: name.into() }))
 }
 
+pub(super) fn make_dir(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("make", dir))
+}
+
 impl Guest {
     pub(super) fn new(machine: &Machine, config: Arc<FilesConfig>) -> Result<Self> {
         let absolute = |path| std::path::absolute(path).map_err(Error::io("find", path));
         let dir = absolute(&machine.dir)?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(Error::io("make", &dir))?;
+        make_dir(&dir)?;
         let commander = Commander {
             name: machine.name.clone(),
             dir: dir.clone(),

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::command::Commander;
 use super::record::{Record, State};
+use crate::command::Commander;
 use crate::keeper::{Charge, Kind, Order, Ward, no_such_order, say};
 use crate::limits::{RELEASE_RETRY, RELEASE_TRIES};
 use crate::{Error, Result};

@@ -7,7 +7,6 @@
 //! A machine may come from a stranger's spec, so that a command is not a path: it names a program in a directory that the
 //! node's operator fills.
 
-mod command;
 mod guest;
 mod keeper;
 mod record;
@@ -19,8 +18,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::command::{Commander, Ended};
 use crate::keeper::Keeping;
-use crate::{Error, HostFacts, Machine, Result, Vm, Vmm};
+use crate::{Error, Health, HostFacts, Machine, Probe, Result, Vm, Vmm};
 use guest::{Guest, blocking};
 pub(crate) use keeper::Kept;
 use record::State;
@@ -70,6 +70,13 @@ impl Files {
         Files { config: Arc::new(config) }
     }
 
+    /// For a health probe, with the time that it has.
+    fn commander(&self, machine: &Machine, health: &Health) -> Result<Commander> {
+        let absolute = |path| std::path::absolute(path).map_err(Error::io("find", path));
+        let (dir, programs) = (absolute(&machine.dir)?, absolute(&self.config.programs)?);
+        Ok(Commander { name: machine.name.clone(), dir, programs, timeout: health.timeout() })
+    }
+
     /// A machine of which everything that it needs is there.
     fn make(&self, machine: &Machine) -> Result<Guest> {
         machine.check_names()?;
@@ -85,6 +92,25 @@ impl Files {
                 Err(Error::WrongState { operation: "start", name: machine.name.clone(), state })
             }
         }
+    }
+}
+
+/// Of files nothing else can be asked.
+fn question<'a>(machine: &Machine, health: &'a Health) -> Result<&'a [String]> {
+    match &health.probe {
+        Probe::Command(words) => Ok(words),
+        other => {
+            let problem = format!("must not ask for {other}: a machine of files answers to a command alone");
+            Err(Error::Machine { name: machine.name.clone(), field: "health", problem })
+        }
+    }
+}
+
+fn refuse_state(machine: &Machine, device_state: Option<&File>) -> Result<()> {
+    let reason = || "files have none".to_owned();
+    match device_state {
+        None => Ok(()),
+        Some(_) => Err(Error::DeviceState { operation: "load", name: machine.name.clone(), reason: reason() }),
     }
 }
 
@@ -105,13 +131,39 @@ impl Vmm for Files {
     }
 
     async fn restore(&self, machine: &Machine, device_state: Option<File>) -> Result<Arc<dyn Vm>> {
-        if device_state.is_some() {
-            let reason = "files have none".to_owned();
-            return Err(Error::DeviceState { operation: "load", name: machine.name.clone(), reason });
-        }
+        refuse_state(machine, device_state.as_ref())?;
         let guest = self.make(machine)?;
         guest.record.write(State::Made)?;
         Ok(Arc::new(guest))
+    }
+
+    async fn can_probe(&self, machine: &Machine, health: &Health) -> Result<()> {
+        let commander = self.commander(machine, health)?;
+        commander.check("health probe", question(machine, health)?)
+    }
+
+    /// There is nothing to be run: its files are looked at, by the names that they have in [`Machine::dir`], where each is a
+    /// link. Whoever has asked sees that they were left alone.
+    async fn probe(&self, machine: &Machine, device_state: Option<File>, health: &Health) -> Result<()> {
+        refuse_state(machine, device_state.as_ref())?;
+        machine.check_names()?;
+        let (commander, command) = (self.commander(machine, health)?, question(machine, health)?.to_vec());
+        let own = machine.clone();
+        let ended = blocking(&machine.name, move || {
+            guest::make_dir(&commander.dir)?;
+            for disk in &own.disks {
+                own.open("disk", &disk.path)?;
+                let link = commander.dir.join(disk.path.file_name().unwrap_or_default());
+                std::os::unix::fs::symlink(&disk.path, &link).map_err(Error::io("link", &link))?;
+            }
+            commander.try_run("health", &command)
+        });
+        let reason = match ended.await? {
+            Ended::Well => return Ok(()),
+            Ended::Badly(reason) => reason,
+            Ended::Late(said) => format!("it did not end within {} s{said}", health.timeout_s),
+        };
+        Err(Error::Unhealthy { name: machine.name.clone(), probe: health.probe.to_string(), reason })
     }
 
     async fn adopt(&self, machine: &Machine) -> Result<Option<Arc<dyn Vm>>> {

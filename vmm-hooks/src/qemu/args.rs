@@ -17,6 +17,8 @@ pub(super) const NETWORK_CARD: &str = "vnet0";
 const FIRST_DISK_SLOT: usize = 0x5;
 const NETWORK_SLOT: usize = 0x6;
 const RNG_SLOT: usize = 0x7;
+/// Behind the last disk's.
+const AGENT_SLOT: usize = MORE_DISKS_SLOT + crate::DISKS_MAX - 1;
 /// The second disk's slot, and on from there.
 const MORE_DISKS_SLOT: usize = 0x8;
 
@@ -27,6 +29,12 @@ pub(super) enum Start {
     Boot,
     /// From a device state that the monitor will be told of.
     Incoming,
+    /// The same, and what it writes is its own: RAM is mapped privately, and each disk is below a layer that has no name.
+    /// A TCP port of the guest can be reached at some port of this host's loopback.
+    Probation {
+        /// The guest's port.
+        tcp_port: Option<u16>,
+    },
 }
 
 /// Listening sockets, as numbers in the process to be.
@@ -35,9 +43,11 @@ pub(super) struct Sockets {
     pub(super) monitor: RawFd,
     pub(super) keeper: RawFd,
     pub(super) console: RawFd,
+    /// If the machine has an agent's port.
+    pub(super) agent: Option<RawFd>,
 }
 
-/// The machine's own files, open for reading and writing, as numbers in the process to be.
+/// The machine's own files, open for reading and writing (its disks on probation only for reading), as numbers in the process to be.
 #[derive(Clone, Debug)]
 pub(super) struct Images {
     pub(super) ram: RawFd,
@@ -59,6 +69,8 @@ pub(super) fn command_line(
     let memory_mib = machine.memory_bytes >> 20;
     let ram = format!("/proc/self/fd/{}", images.ram);
     let cpu = if host.accelerator == "kvm" { "host" } else { "max" };
+    let probation = matches!(start, Start::Probation { .. });
+    let share = if probation { "off" } else { "on" };
     let mut line = Line(Vec::new());
     line.flag("-no-user-config").flag("-nodefaults").option("-display", "none").flag("-S");
     line.option("-name", &machine.name).option("-uuid", &machine.uuid);
@@ -69,7 +81,7 @@ pub(super) fn command_line(
     line.option("-cpu", cpu).option("-smp", "1").option("-m", &format!("{memory_mib}M"));
     line.option(
         "-object",
-        &format!("memory-backend-file,id=ram0,size={memory_mib}M,mem-path={ram},share=on,prealloc=off"),
+        &format!("memory-backend-file,id=ram0,size={memory_mib}M,mem-path={ram},share={share},prealloc=off"),
     );
     // A restored guest needs them too: when it reboots.
     line.option("-kernel", &absolute(machine, "kernel", &machine.kernel)?);
@@ -87,22 +99,38 @@ pub(super) fn command_line(
         let (node, file) = (disk_node(number), format!("disk{number}-file"));
         let path = comma(&absolute(machine, "disks", &disk.path)?);
         line.option("-add-fd", &format!("fd={fd},set={number},opaque={path}"));
-        let (set, cache) = (format!("/dev/fdset/{number}"), json!({ "direct": false, "no-flush": false }));
-        let file_node =
-            json!({ "driver": "file", "node-name": file, "filename": set, "cache": cache, "discard": "unmap" });
-        let raw_node = json!({ "driver": "raw", "node-name": node, "file": file, "discard": "unmap" });
+        let set = format!("/dev/fdset/{number}");
+        if probation {
+            // The layer is a file in `TMPDIR` that QEMU makes and removes at once: it goes with the process.
+            line.option("-drive", &format!("if=none,id={node},file={set},format=raw,snapshot=on,discard=unmap"));
+        } else {
+            let cache = json!({ "direct": false, "no-flush": false });
+            let file_node =
+                json!({ "driver": "file", "node-name": file, "filename": set, "cache": cache, "discard": "unmap" });
+            let raw_node = json!({ "driver": "raw", "node-name": node, "file": file, "discard": "unmap" });
+            line.option("-blockdev", &file_node.to_string()).option("-blockdev", &raw_node.to_string());
+        }
         let slot = if number == 0 { FIRST_DISK_SLOT } else { MORE_DISKS_SLOT + number - 1 };
-        line.option("-blockdev", &file_node.to_string()).option("-blockdev", &raw_node.to_string());
         line.option("-device", &format!("virtio-blk-pci,id=vblk{number},drive={node},addr={slot:#x}"));
     }
-    line.option("-netdev", "user,id=n0,restrict=on");
+    // Restricted: nothing gets in or out but what is forwarded.
+    let forward = match start {
+        Start::Probation { tcp_port: Some(port) } => format!(",hostfwd=tcp:127.0.0.1:0-:{port}"),
+        _ => String::new(),
+    };
+    line.option("-netdev", &format!("user,id=n0,restrict=on{forward}"));
     line.option(
         "-device",
         &format!("virtio-net-pci,id={NETWORK_CARD},netdev=n0,mac={},addr={NETWORK_SLOT:#x},romfile=", machine.mac),
     );
     line.option("-device", &format!("virtio-rng-pci,addr={RNG_SLOT:#x}"));
     line.option("-device", &format!("vmgenid,guid={}", machine.generation_id));
-    if start == Start::Incoming {
+    if let Some(agent) = sockets.agent {
+        line.option("-chardev", &format!("socket,id=qga0,fd={agent},server=on,wait=off"));
+        line.option("-device", &format!("virtio-serial-pci,id=vser0,addr={AGENT_SLOT:#x}"));
+        line.option("-device", "virtserialport,bus=vser0.0,chardev=qga0,name=org.qemu.guest_agent.0");
+    }
+    if start != Start::Boot {
         line.option("-incoming", "defer");
     }
     Ok(line.0)
@@ -160,7 +188,9 @@ mod tests {
             cpu_model: "max".into(),
         };
         let images = Images { ram: 8, disks: (9..).take(machine.disks.len()).collect() };
-        let line = command_line(machine, &host, start, Sockets { monitor: 5, keeper: 7, console: 6 }, &images).unwrap();
+        let agent = machine.agent.then_some(4);
+        let sockets = Sockets { monitor: 5, keeper: 7, console: 6, agent };
+        let line = command_line(machine, &host, start, sockets, &images).unwrap();
         line.into_iter().map(|word| word.into_string().unwrap()).collect()
     }
 
@@ -173,15 +203,32 @@ mod tests {
     }
 
     #[test]
+    fn on_probation_it_has_the_same_devices_and_nothing_to_write_to() {
+        let mut guest = machine();
+        guest.agent = true;
+        let [restore, probation] = [Start::Incoming, Start::Probation { tcp_port: Some(80) }].map(|s| line(&guest, s));
+        let devices = |line: &[String]| -> Vec<String> {
+            line.iter().filter(|word| word.contains("addr=") || word.starts_with("virtserialport")).cloned().collect()
+        };
+        assert_eq!(devices(&probation), devices(&restore));
+        assert_eq!(devices(&probation).len(), 5);
+        let has = |word: &str| probation.iter().any(|w| w == word);
+        assert!(has("if=none,id=disk0,file=/dev/fdset/0,format=raw,snapshot=on,discard=unmap"));
+        assert!(has("user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:0-:80"));
+        assert!(!probation.iter().any(|word| word.contains("share=on") || word == "-blockdev"), "{probation:?}");
+    }
+
+    #[test]
     fn every_device_has_a_slot_of_its_own() {
         let mut many = machine();
+        many.agent = true;
         for number in 1..crate::DISKS_MAX {
             many.disks.push(MachineDisk { name: format!("d{number}"), path: "/d".into() });
         }
         let words = line(&many, Start::Boot);
         let slots: Vec<&str> = words.iter().filter_map(|word| word.split("addr=").nth(1)).collect();
         let slots: std::collections::HashSet<&str> = slots.iter().map(|slot| slot.split(',').next().unwrap()).collect();
-        assert_eq!(slots.len(), crate::DISKS_MAX + 2);
+        assert_eq!(slots.len(), crate::DISKS_MAX + 3);
         assert!(slots.iter().all(|slot| u8::from_str_radix(&slot[2..], 16).unwrap() < 0x1f));
     }
 

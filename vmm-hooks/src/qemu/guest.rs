@@ -204,7 +204,7 @@ impl Guest {
         Ok(())
     }
 
-    fn late(&self, operation: &'static str, timeout: Duration) -> Error {
+    pub(super) fn late(&self, operation: &'static str, timeout: Duration) -> Error {
         Error::Timeout { operation, name: self.name.clone(), after_ms: timeout.as_millis() }
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::args;
 use crate::{Error, Machine, Result};
 
-/// RAM and disks, for reading and writing.
+/// RAM and disks, for reading and writing; on probation for reading.
 #[derive(Debug)]
 pub(super) struct Images {
     ram: File,
@@ -19,7 +19,7 @@ pub(super) struct Images {
 impl Images {
     /// For a boot: RAM is a new file, not the old one emptied, which may be what somebody still reads.
     pub(super) fn with_new_ram(machine: &Machine) -> Result<Self> {
-        let disks = disks(machine)?;
+        let disks = disks(machine, true)?;
         let path = &machine.ram_path;
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", path)(error)),
@@ -32,8 +32,17 @@ impl Images {
 
     /// For a restore: RAM is there, and as long as it must be.
     pub(super) fn of(machine: &Machine) -> Result<Self> {
-        let disks = disks(machine)?;
-        let ram = open(machine, "RAM file", &machine.ram_path)?;
+        Self::opened(machine, true)
+    }
+
+    /// For a restore that must not write to them.
+    pub(super) fn to_read(machine: &Machine) -> Result<Self> {
+        Self::opened(machine, false)
+    }
+
+    fn opened(machine: &Machine, writes: bool) -> Result<Self> {
+        let disks = disks(machine, writes)?;
+        let ram = open(machine, "RAM file", &machine.ram_path, writes)?;
         let len_bytes = ram.metadata().map_err(Error::io("look at", &machine.ram_path))?.len();
         if len_bytes != machine.memory_bytes {
             let problem = format!("is {}, but its RAM file has {len_bytes} bytes", machine.memory_bytes);
@@ -53,11 +62,11 @@ impl Images {
     }
 }
 
-fn disks(machine: &Machine) -> Result<Vec<File>> {
-    machine.disks.iter().map(|disk| open(machine, "disk", &disk.path)).collect()
+fn disks(machine: &Machine, writes: bool) -> Result<Vec<File>> {
+    machine.disks.iter().map(|disk| open(machine, "disk", &disk.path, writes)).collect()
 }
 
-fn open(machine: &Machine, what: &'static str, path: &Path) -> Result<File> {
-    let opened = File::options().read(true).write(true).open(path);
+fn open(machine: &Machine, what: &'static str, path: &Path, writes: bool) -> Result<File> {
+    let opened = File::options().read(true).write(writes).open(path);
     opened.map_err(|source| Error::File { name: machine.name.clone(), what, path: path.into(), source })
 }

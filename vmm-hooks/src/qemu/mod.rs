@@ -1,5 +1,6 @@
 //! QEMU: processes started, found again, and spoken to over QMP. Works with 7.2 and newer.
 
+mod agent;
 mod args;
 mod bitmaps;
 mod capture;
@@ -9,6 +10,8 @@ mod images;
 mod intent;
 mod keeper;
 mod nbd;
+mod port;
+mod probation;
 mod process;
 mod qmp;
 mod qmp_wire;
@@ -28,7 +31,7 @@ pub use host::Accel;
 pub(crate) use keeper::Kept;
 
 use crate::keeper::Keeping;
-use crate::{Error, HostFacts, Machine, Result, Vm, Vmm};
+use crate::{Error, Health, HostFacts, Machine, Result, Vm, Vmm};
 use guest::{Guest, QemuVm};
 use images::Images;
 
@@ -41,11 +44,18 @@ pub struct QemuConfig {
     pub accel: Accel,
     /// What stands by during a capture.
     pub keeping: Keeping,
+    /// The programs that health probes name.
+    pub programs: PathBuf,
 }
 
 impl Default for QemuConfig {
     fn default() -> Self {
-        QemuConfig { binary: "qemu-system-x86_64".into(), accel: Accel::Auto, keeping: Keeping::default() }
+        QemuConfig {
+            binary: "qemu-system-x86_64".into(),
+            accel: Accel::Auto,
+            keeping: Keeping::default(),
+            programs: "commands".into(),
+        }
     }
 }
 
@@ -108,6 +118,22 @@ impl Vmm for Qemu {
         // The device state holds the link as it was captured.
         started.guest.set_link(false).await?;
         Ok(Arc::new(QemuVm::new(started.keep(), self.config.keeping.clone())))
+    }
+
+    async fn can_probe(&self, machine: &Machine, health: &Health) -> Result<()> {
+        probation::check(machine, health, &self.config.programs)
+    }
+
+    async fn probe(&self, machine: &Machine, device_state: Option<File>, health: &Health) -> Result<()> {
+        let device_state = device_state.ok_or_else(|| guest::needs_state("load", &machine.name))?;
+        machine.check()?;
+        machine.check_files()?;
+        let images = Images::to_read(machine)?;
+        let host = self.host().await?;
+        start::refuse_second(machine)?;
+        let start = probation::start(health);
+        let started = start::start(&find(&self.config.binary), machine, &host, start, images).await?;
+        probation::run(started, device_state, health, &self.config.programs).await
     }
 
     async fn end_others(&self, root: &Path, known: &HashSet<String>) -> Result<usize> {

@@ -27,16 +27,18 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `binary` in a session of its own, with `inherit` open under the same numbers as here, `log` as its output,
+    /// Starts `binary` in a session of its own, its temporary files in `temporary`, with `inherit` open under the same numbers as here, `log` as its output,
     /// and its pid in `pid_file` before it begins.
     pub(super) fn spawn(
         binary: &Path,
         arguments: &[OsString],
+        temporary: &Path,
         inherit: Vec<OwnedFd>,
         pid_file: File,
         log: File,
     ) -> io::Result<Self> {
         let mut command = Command::new(binary);
+        command.env("TMPDIR", temporary);
         command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // SAFETY: the closure runs in the child between fork and exec. It makes system calls and touches its own stack and
         // memory allocated before the fork; it allocates nothing and takes no lock.
@@ -153,7 +155,7 @@ mod tests {
 
     fn sleep(pid_file: File) -> Process {
         let log = tempfile::tempfile().unwrap();
-        Process::spawn(Path::new("sleep"), &["1000".into()], Vec::new(), pid_file, log).unwrap()
+        Process::spawn(Path::new("sleep"), &["1000".into()], &std::env::temp_dir(), Vec::new(), pid_file, log).unwrap()
     }
 
     #[tokio::test]

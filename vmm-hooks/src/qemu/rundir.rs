@@ -29,6 +29,8 @@ pub(super) const KEEPER: &str = "keeper";
 pub(super) const INTENT: &str = "intent";
 /// The serial console's socket.
 pub(super) const CONSOLE: &str = "con";
+/// The socket of the guest agent's port.
+pub(super) const AGENT: &str = "agent";
 /// The socket on which recordings of writes are read; it is there for that moment.
 pub(super) const NBD: &str = "nbd";
 const PID: &str = "pid";
@@ -138,7 +140,7 @@ impl RunDir {
         if owner.is_some() && pid.is_some() && owner != pid {
             return;
         }
-        for name in [MONITOR, KEEPER, CONSOLE, NBD, PID, INTENT] {
+        for name in [MONITOR, KEEPER, CONSOLE, AGENT, NBD, PID, INTENT] {
             self.remove(name);
         }
     }

@@ -11,7 +11,7 @@ use super::images::Images;
 use super::intent::Intent;
 use super::process::Process;
 use super::qmp::Qmp;
-use super::rundir::{CONSOLE, KEEPER, MONITOR, RunDir};
+use super::rundir::{AGENT, CONSOLE, KEEPER, MONITOR, RunDir};
 use crate::limits::{COMMAND_TIMEOUT, GONE_GRACE, KILL_TIMEOUT, START_TIMEOUT};
 use crate::{Error, HostFacts, Machine, Result};
 
@@ -27,6 +27,16 @@ impl Started {
         let Started { guest, mut undo } = self;
         undo.0 = None;
         guest
+    }
+
+    /// Ends it where it stands; an error if it does not go.
+    pub(super) async fn kill(self) -> Result<()> {
+        let process = &self.guest.process;
+        process.kill();
+        match process.wait_gone(KILL_TIMEOUT).await {
+            true => Ok(()),
+            false => Err(self.guest.late("end", KILL_TIMEOUT)),
+        }
     }
 }
 
@@ -78,14 +88,21 @@ fn spawn(
     let monitor = OwnedFd::from(run.listen(MONITOR)?);
     let keeper = OwnedFd::from(run.listen(KEEPER)?);
     let console = OwnedFd::from(run.listen(CONSOLE)?);
-    let sockets = Sockets { monitor: monitor.as_raw_fd(), keeper: keeper.as_raw_fd(), console: console.as_raw_fd() };
+    let agent = machine.agent.then(|| run.listen(AGENT)).transpose()?.map(OwnedFd::from);
+    let sockets = Sockets {
+        monitor: monitor.as_raw_fd(),
+        keeper: keeper.as_raw_fd(),
+        console: console.as_raw_fd(),
+        agent: agent.as_ref().map(AsRawFd::as_raw_fd),
+    };
     let line = args::command_line(machine, host, start, sockets, &images.numbers())?;
     Intent::new(machine, &line).write(run)?;
     let (pid_file, log) = (run.create_pid_file()?, run.create_log()?);
     // The socket listens already: the connection is made before its server is there, and never has to be tried again.
     let stream = run.connect(MONITOR)?;
-    let inherit = [monitor, keeper, console].into_iter().chain(images.into_descriptors()).collect();
-    let process = Process::spawn(binary, &line, inherit, pid_file, log);
+    let sockets = [monitor, keeper, console].into_iter().chain(agent);
+    let inherit = sockets.chain(images.into_descriptors()).collect();
+    let process = Process::spawn(binary, &line, &run.path(), inherit, pid_file, log);
     let process = process.map_err(|source| Error::Binary { binary: binary.into(), source })?;
     Ok((Arc::new(process), stream))
 }

@@ -54,7 +54,9 @@ async fn daemon(job: Job) {
             let links = programs.with_file_name("live");
             Box::new(Files::new(FilesConfig { programs, links, keeping }))
         }
-        None => Box::new(Qemu::new(QemuConfig { binary: job.qemu, accel: Accel::Tcg, keeping })),
+        None => {
+            Box::new(Qemu::new(QemuConfig { binary: job.qemu, accel: Accel::Tcg, keeping, ..QemuConfig::default() }))
+        }
     };
     let has_state = job.machine.memory_bytes > 0;
     let vm = vmm.adopt(&job.machine).await.unwrap().expect("it is there");

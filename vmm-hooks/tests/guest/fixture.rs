@@ -19,7 +19,13 @@ pub(crate) fn qemu() -> Qemu {
 
 pub(crate) fn qemu_that_is(keeping: Keeping) -> Qemu {
     let binary = std::env::var_os("FORM_TEST_QEMU").map_or(QemuConfig::default().binary, PathBuf::from);
-    Qemu::new(QemuConfig { binary, accel: Accel::Tcg, keeping })
+    Qemu::new(QemuConfig { binary, accel: Accel::Tcg, keeping, ..QemuConfig::default() })
+}
+
+/// One that finds the programs of health probes there.
+pub(crate) fn qemu_with(programs: &Path) -> Qemu {
+    let binary = std::env::var_os("FORM_TEST_QEMU").map_or(QemuConfig::default().binary, PathBuf::from);
+    Qemu::new(QemuConfig { binary, accel: Accel::Tcg, programs: programs.into(), ..QemuConfig::default() })
 }
 
 pub(crate) fn keeper() -> KeeperCommand {
@@ -74,6 +80,7 @@ impl Fixture {
             mac: format!("52:54:00:aa:bb:{number:02x}"),
             generation_id: format!("00000000-0000-4000-9000-{number:012}"),
             link_up: true,
+            agent: false,
             commands: Default::default(),
         }
     }

@@ -54,6 +54,7 @@ impl LocalInstance {
             mac: self.mac.clone(),
             generation_id: machine_uuid(live, &self.instance_id),
             link_up,
+            agent: self.spec.has_agent(),
             commands: Commands::default(),
             dir: dir.clone(),
         };

@@ -33,6 +33,7 @@ mod offer;
 mod participate;
 mod peer;
 mod preflight;
+mod probation;
 mod recover;
 mod run;
 mod seed;

@@ -35,6 +35,8 @@ pub(crate) struct Preflight {
     pub(crate) image_bytes: BTreeMap<String, u64>,
     /// What the source's images take now, all of them.
     pub(crate) allocated_bytes: u64,
+    /// How long the whole commit may take.
+    pub(crate) timeout_s: u64,
 }
 
 /// The target could take it.

@@ -13,7 +13,7 @@ use super::instance::{LocalInstance, file_name};
 use super::layout::Layout;
 use super::limits::FREE_BYTES_MIN;
 use super::peer::{Answer, Fit, Preflight, Question};
-use super::{Node, bases, lifecycle, standby};
+use super::{Node, bases, lifecycle, probation, standby};
 use crate::api::types::VmmView;
 use crate::error::{ApiError, ErrorCode};
 
@@ -29,6 +29,7 @@ pub(crate) async fn ask(node: &Arc<Node>, attempt: &Attempt, member: Member) -> 
         vmm: process_facts(node, &source).await?,
         image_bytes,
         allocated_bytes,
+        timeout_s: attempt.timeout.as_secs(),
     });
     let answer = super::serve::ask(node, &target.peer, &question).await.map_err(|error| ApiError {
         message: format!("target {} can't be reached: {}", target.name, error.message),
@@ -80,6 +81,7 @@ pub(crate) async fn answer(node: &Arc<Node>, ask: &Preflight) -> Result<Fit, Api
             return Err(unfit(format!("{image} of target {name} is not of the source's size")));
         }
     }
+    probation::fits(node, &local, ask.timeout_s).await?;
     // The verified images, and the copies of them that will run; a reflink makes it less, never more.
     reserve(node, &ask.attempt, &local, ask.allocated_bytes.saturating_mul(2), "target")?;
     let roots = bases::usable(&node.layout, &ask.cluster).iter().map(Hash::to_string).collect();

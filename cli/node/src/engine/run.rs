@@ -127,11 +127,13 @@ pub async fn run(
     keeper: KeeperCommand,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ApiError> {
-    let config = NodeConfig::load(&Layout::new(data_dir).config())?;
+    let layout = Layout::new(data_dir);
+    let config = NodeConfig::load(&layout.config())?;
     let store = Store::open(&config.store).await?;
     let binary = config.qemu.unwrap_or_else(|| "qemu-system-x86_64".into());
     let keeping = Keeping { command: Some(keeper), ..Keeping::default() };
-    let vmm = Arc::new(Qemu::new(QemuConfig { binary, accel: Accel::Auto, keeping: keeping.clone() }));
+    let (keeping_qemu, programs) = (keeping.clone(), layout.commands());
+    let vmm = Arc::new(Qemu::new(QemuConfig { binary, accel: Accel::Auto, keeping: keeping_qemu, programs }));
     run_with(data_dir, store, vmm, keeping, shutdown).await
 }
 

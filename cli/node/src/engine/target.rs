@@ -25,7 +25,7 @@ use super::peer::Packet;
 use super::preflight::{facts_text, vmm_view};
 use super::vms::Slot;
 use super::work::WorkContext;
-use super::{Node, blocking, hints, leftovers, offer, source, standby};
+use super::{Node, blocking, hints, leftovers, offer, probation, source, standby};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::InstanceStatus;
 
@@ -136,7 +136,7 @@ fn progress(node: &Arc<Node>, attempt: AttemptId, instance: &str, to: PeerAddr, 
     })
 }
 
-/// Pauses the old VM and restores the new one, paused, its link down.
+/// Pauses the old VM, tries the new one if its spec asks for it, and restores it: paused, its link down.
 pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shared: &Work) -> Result<(), ApiError> {
     let local = node.local(instance)?;
     let old = node.vms.current(instance).ok_or_else(|| {
@@ -146,17 +146,30 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
     let began = Instant::now();
     let staging = node.layout.staging(task.attempt, instance);
     let context = shared.context().clone();
+    let not_restored = |error| not_restored(&local, error);
+    let live = node.layout.live(instance, &live_name(task.attempt));
+    let untouched =
+        || context.hashed.iter().try_for_each(|(name, hashed)| hashed.check(name, &live.join(file_name(name))));
+    let device = || context.roots.get(DEVICE).map(|root| device_state(&staging, root)).transpose();
+    untouched().map_err(not_restored)?;
+    let on_probation = device().map_err(not_restored)?;
+    old.pause().await.map_err(|error| not_restored(vmm_error(error)))?;
+    *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+    probation::stand(node, &local, task.attempt, on_probation, shared).await?;
+    let began = Instant::now();
     let restored = async {
-        let live = node.layout.live(instance, &live_name(task.attempt));
-        for (name, hashed) in &context.hashed {
-            hashed.check(name, &live.join(file_name(name)))?;
-        }
-        let device = context.roots.get(DEVICE).map(|root| device_state(&staging, root)).transpose()?;
-        old.pause().await.map_err(vmm_error)?;
-        *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
-        restore(node, &local, &live_name(task.attempt), device, &context.vmm).await
+        // What was asked about is what will run.
+        untouched()?;
+        restore(node, &local, &live_name(task.attempt), device()?, &context.vmm).await
     };
-    let new = restored.await.map_err(|error| ApiError {
+    let new = restored.await.map_err(not_restored)?;
+    node.vms.change(instance, |slot| slot.incoming = Some(new));
+    add_ms(&mut shared.report().phases_ms, "restore", began);
+    Ok(())
+}
+
+fn not_restored(local: &LocalInstance, error: ApiError) -> ApiError {
+    ApiError {
         code: ErrorCode::Aborted,
         message: format!("the commit could not be restored on target {}", local.name),
         cause: Some(match error.cause {
@@ -164,10 +177,7 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
             None => error.message,
         }),
         remedy: Some("every instance runs what it ran before; see that node's log, then commit again".into()),
-    })?;
-    node.vms.change(instance, |slot| slot.incoming = Some(new));
-    add_ms(&mut shared.report().phases_ms, "restore", began);
-    Ok(())
+    }
 }
 
 /// The device state, read in full just before a VMM reads it: that would take any bytes.
@@ -303,7 +313,9 @@ async fn restore_again(
 
 /// Drops the new VM and everything that was built; the old one runs on.
 pub(crate) async fn roll_back(node: &Arc<Node>, instance: &str, task: &Task, shared: &Work) -> Result<(), ApiError> {
-    let slot = both(node, &node.local(instance)?, &live_name(task.attempt)).await?;
+    let local = node.local(instance)?;
+    probation::end(node, &local, task.attempt).await?;
+    let slot = both(node, &local, &live_name(task.attempt)).await?;
     if let Some(new) = slot.incoming {
         new.quit().await.map_err(vmm_error)?;
         node.vms.change(instance, |slot| slot.incoming = None);

@@ -23,22 +23,23 @@ pub(super) fn check(commands: &Commands) -> Result<(), ApiError> {
     }
     [("pause", pause), ("resume", resume), ("start", start), ("stop", stop)]
         .into_iter()
-        .try_for_each(|(what, words)| command(what, words))
+        .try_for_each(|(what, words)| command(&format!("commands.{what}"), words))
 }
 
-fn command(what: &str, words: &[String]) -> Result<(), ApiError> {
+/// Refuses what is not the name of a program and its arguments.
+pub(super) fn command(what: &str, words: &[String]) -> Result<(), ApiError> {
     let Some(program) = words.first() else { return Ok(()) };
     let is_name = !program.is_empty()
         && !program.starts_with('.')
         && program.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if !is_name {
-        return Err(bad(format!("commands.{what} does not begin with the name of a program"))
+        return Err(bad(format!("{what} does not begin with the name of a program"))
             .cause("a node runs only programs of its own directory `commands`")
             .remedy("put the program there on each node, and give its name without a path"));
     }
     if words.len() > COMMAND_WORDS_MAX || words.iter().any(|w| w.len() > WORD_BYTES_MAX || w.contains('\0')) {
         return Err(bad(format!(
-            "commands.{what} has more than {COMMAND_WORDS_MAX} words, or one that is too long or has a NUL in it"
+            "{what} has more than {COMMAND_WORDS_MAX} words, or one that is too long or has a NUL in it"
         )));
     }
     Ok(())

@@ -16,5 +16,10 @@ pub(super) const WORD_BYTES_MAX: usize = 4096;
 pub(super) const COMMAND_TIMEOUT_S: u32 = 30;
 /// And at most.
 pub(super) const COMMAND_TIMEOUT_S_MAX: u32 = 3600;
+/// How long the answer to a health probe may take unless the spec says otherwise, in seconds. The old VM stands still
+/// meanwhile.
+pub(super) const HEALTH_TIMEOUT_S: u32 = 30;
+/// And at most.
+pub(super) const HEALTH_TIMEOUT_S_MAX: u32 = 3600;
 /// Longest path, in bytes (`PATH_MAX` less its NUL).
 pub(super) const PATH_BYTES_MAX: usize = 4095;

@@ -2,6 +2,7 @@
 
 mod commands;
 mod files;
+mod health;
 mod limits;
 mod parse;
 mod size;
@@ -9,7 +10,7 @@ mod text;
 
 use std::path::PathBuf;
 
-use form_vmm_hooks::Commands;
+use form_vmm_hooks::{Commands, Health, Probe};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use files::path_of;
@@ -22,6 +23,8 @@ pub struct InstanceSpec {
     pub vmm: VmmSpec,
     /// In the order in which the guest finds them.
     pub disks: Vec<DiskSpec>,
+    /// What a new VM of it is asked before it takes the old one's place.
+    pub health: Option<Health>,
 }
 
 /// What can run an instance.
@@ -64,6 +67,11 @@ pub struct FilesSpec {
 }
 
 impl InstanceSpec {
+    /// Whether its guests need a port for an agent.
+    pub(crate) fn has_agent(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| health.probe == Probe::AgentPing)
+    }
+
     /// For another instance of the cluster: without what is one instance's own.
     #[must_use]
     pub fn for_sibling(mut self) -> Self {

@@ -9,7 +9,7 @@ use super::limits::{
 };
 use super::size;
 use super::text::{DiskText, SpecText};
-use super::{DiskSpec, FilesSpec, InstanceSpec, QemuSpec, VmmSpec, commands};
+use super::{DiskSpec, FilesSpec, InstanceSpec, QemuSpec, VmmSpec, commands, health};
 use crate::error::{ApiError, ErrorCode};
 
 /// Names of artifacts that are not disks.
@@ -36,6 +36,7 @@ impl InstanceSpec {
         }
         let mut spec = spec;
         let disks = std::mem::take(&mut spec.disk).into_iter().map(disk).collect::<Result<_, _>>()?;
+        let health = spec.health.take().map(health::health).transpose()?;
         let vmm = match spec.vmm.as_str() {
             "qemu" => VmmSpec::Qemu(qemu(spec)?),
             "files" => VmmSpec::Files(files(spec)?),
@@ -49,7 +50,7 @@ impl InstanceSpec {
                     .remedy("give \"qemu\" or \"files\""));
             }
         };
-        let spec = Self { vmm, disks };
+        let spec = Self { vmm, disks, health };
         spec.validate()?;
         Ok(spec)
     }
@@ -69,6 +70,9 @@ impl InstanceSpec {
         for disk in &self.disks {
             disk_name(&disk.name)?;
             path(&format!("path of disk {}", disk.name), &disk.template)?;
+        }
+        if let Some(health) = &self.health {
+            health::check(health, &self.vmm)?;
         }
         match &self.vmm {
             VmmSpec::Qemu(spec) => {

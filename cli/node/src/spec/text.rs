@@ -29,6 +29,8 @@ pub(super) struct SpecText {
     pub(super) network: Option<NetworkText>,
     /// What drives a machine of files.
     pub(super) commands: Option<CommandsText>,
+    /// What a new VM is asked before it takes the old one's place.
+    pub(super) health: Option<HealthText>,
     /// Host devices handed to the guest: known only to be refused.
     pub(super) passthrough: Option<toml::Value>,
 }
@@ -77,6 +79,20 @@ pub(super) struct CommandsText {
     pub(super) timeout_s: Option<u32>,
 }
 
+/// `[health]`: one question, and how long its answer may take.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HealthText {
+    /// A program of the node's directory `commands`, with its arguments.
+    pub(super) command: Option<Vec<String>>,
+    /// A TCP port of the guest.
+    pub(super) tcp_port: Option<u32>,
+    /// Whether the guest's agent is asked.
+    pub(super) agent_ping: Option<bool>,
+    /// How long the answer may take, in seconds.
+    pub(super) timeout_s: Option<u32>,
+}
+
 fn raw() -> String {
     "raw".to_owned()
 }
@@ -103,6 +119,7 @@ mod tests {
         known.extend(fields::<DiskText>("disk."));
         known.extend(fields::<NetworkText>("network."));
         known.extend(fields::<CommandsText>("commands."));
+        known.extend(fields::<HealthText>("health."));
         let text = include_str!("../../../../docs/instance-spec.md");
         let rows = text.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next());
         let documented: BTreeSet<String> = rows.map(str::to_owned).collect();

@@ -85,6 +85,7 @@ async fn a_vm_that_nothing_tells_of_is_ended_when_its_node_starts() {
         mac: "52:54:00:00:00:01".into(),
         generation_id: "00000000-0000-4000-9000-000000000000".into(),
         link_up: true,
+        agent: false,
         commands: Default::default(),
     };
     scene.vmm.boot(&lost).await.expect("boot");

@@ -24,6 +24,7 @@ mod node;
 mod offers;
 mod overlap;
 mod power_cut;
+mod probation;
 mod rogue;
 mod scene;
 mod seeding;

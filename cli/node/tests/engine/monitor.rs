@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use form_vmm_hooks::fake::{FakeVmm, Step};
 use form_vmm_hooks::{
-    Captured, Cuts, Error, HostFacts, Keeps, Machine, Result, Vm, VmState, Vmm, WhilePaused, Written,
+    Captured, Cuts, Error, Health, HostFacts, Keeps, Machine, Result, Vm, VmState, Vmm, WhilePaused, Written,
 };
 
 use crate::hooks::{Hooks, Point, vm};
@@ -72,6 +72,16 @@ impl Vmm for Monitor {
         pass(&self.hooks, &machine.name, Step::Restore).await?;
         let vm = self.guest(machine, self.fake.restore(machine, device_state).await?);
         did(&self.hooks, &machine.name, Step::Restore, vm).await
+    }
+
+    async fn can_probe(&self, machine: &Machine, health: &Health) -> Result<()> {
+        self.fake.can_probe(machine, health).await
+    }
+
+    async fn probe(&self, machine: &Machine, device_state: Option<File>, health: &Health) -> Result<()> {
+        pass(&self.hooks, &machine.name, Step::Probe).await?;
+        self.fake.probe(machine, device_state, health).await?;
+        did(&self.hooks, &machine.name, Step::Probe, ()).await
     }
 
     async fn end_others(&self, root: &Path, known: &HashSet<String>) -> Result<usize> {

@@ -96,6 +96,15 @@ impl Scene {
 
     /// As [`Scene::new`], the data of each node at such a place of its own.
     pub(crate) async fn on(names: &[&[&str]], storage: Storage) -> Self {
+        Self::of(names, storage, "").await
+    }
+
+    /// As [`Scene::new`], their spec begins like that.
+    pub(crate) async fn with_spec(names: &[&[&str]], more: &str) -> Self {
+        Self::of(names, Storage::Directory, more).await
+    }
+
+    async fn of(names: &[&[&str]], storage: Storage, more: &str) -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
         let state = dir.path().join("state/state.db");
         let (hooks, vmm) = (Hooks::default(), FakeVmm::default());
@@ -114,7 +123,7 @@ impl Scene {
         let mut first = None;
         for (node, names) in names.iter().enumerate() {
             for name in *names {
-                scene.create(node, name, first).await;
+                scene.create(node, name, first, more).await;
                 scene.post(name, &format!("/api/v1/instances/{name}/start")).accepted(scene.api(name)).await;
                 if first.is_none() {
                     (0..8).for_each(|page| scene.poke(name, "memory", page, 1));
@@ -125,10 +134,10 @@ impl Scene {
         scene
     }
 
-    async fn create(&mut self, node: usize, name: &str, like: Option<&str>) {
+    async fn create(&mut self, node: usize, name: &str, like: Option<&str>, more: &str) {
         let body = match like {
             Some(like) => json!({"name": name, "like": self.id(like)}),
-            None => json!({"name": name, "spec": self.spec()}),
+            None => json!({"name": name, "spec": format!("{more}{}", self.spec())}),
         };
         let subject = like.map(|like| (self.cluster.as_str(), self.id(like)));
         let installation = self.store.installation_id();

@@ -107,7 +107,7 @@ pub(super) fn run(args: ApplyArgs, workplace: &Workplace, output: Output) -> Res
         output.note(&format!("io_uring was not used: {reason}"));
     }
     let known = (blocks, plan.made());
-    let kept = stages.run("index", || keep(&args.out, &made.file, plan.manifest(), known, workplace));
+    let kept = stages.run("index", || keep(&args.out, (&made.file, None), plan.manifest(), known, workplace));
     if let Err(error) = &kept {
         output.note(&format!("{} has no index: {error}", args.out.display()));
     }
@@ -183,7 +183,11 @@ impl Work<'_> {
             stages.run("publish", || standby.publish(&self.args.out, workplace))?;
             Ok(Made { applied, start: "standby", copied_bytes: 0, trusted, file })
         };
-        made().map_err(|error: ApiError| error.remedy(dirty_remark(path)))
+        made().map_err(|error: ApiError| {
+            let remark = dirty_remark(path);
+            let remedy = error.remedy.as_ref().map_or_else(|| remark.clone(), |remedy| format!("{remedy}; {remark}"));
+            error.remedy(remedy)
+        })
     }
 
     /// Makes the file the new image, and checks it.

@@ -1,10 +1,12 @@
 //! An image that a delta is made against, and what is known of it.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use form_delta::{BlockIndex, Extent, FileIdentity, Image, ImageIndex, Manifest, scan, verify_chunks};
 use form_node::{ApiError, ErrorCode};
+use rustix::fs::OFlags;
 
 use super::failure;
 use super::stages::Stages;
@@ -57,6 +59,15 @@ impl OpenImage {
     }
 }
 
+/// Opens a file that must be a regular one. Another one is not waited for: whoever opens a pipe waits for its other end.
+pub(super) fn open_regular(path: &Path) -> std::io::Result<File> {
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
+}
+
 /// Opens an image for reading.
 pub(super) fn open_image(path: &Path) -> Result<OpenImage, ApiError> {
     opened_image(path, File::open(path).map_err(|error| failure::io("read", path, &error))?)
@@ -105,7 +116,7 @@ impl Base {
 
 /// What the index beside an image says, if there is one; an error is why it does not count.
 pub(super) fn believed_index(opened: &OpenImage) -> Result<Option<ImageIndex>, String> {
-    let index_file = match File::open(index_path(&opened.path)) {
+    let index_file = match open_regular(&index_path(&opened.path)) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use form_delta::limits::BASES_MAX;
 use form_delta::{Applied, BlockIndex, Engine, FrameIndex, Hash, Plan, Spool, apply, plan};
 use form_node::{ApiError, ErrorCode};
 
@@ -21,6 +22,12 @@ impl Bases {
         stages: &mut Stages,
         output: Output,
     ) -> Result<Self, ApiError> {
+        if paths.len() > BASES_MAX {
+            let message = format!("{} bases: a delta stands on at most {BASES_MAX}", paths.len());
+            return Err(
+                ApiError::new(ErrorCode::BadRequest, message).remedy("name those that share most with the new image")
+            );
+        }
         let open = |path: &PathBuf| Base::open(path, blocks, stages, output);
         Ok(Self(paths.iter().map(open).collect::<Result<_, _>>()?))
     }
@@ -94,7 +101,11 @@ fn wrong_bases(delta: &Path, wanted: &[Hash], right: &[Base], others: &[Base]) -
         others.iter().map(|base| format!("{} is {}", base.opened.path.display(), base.manifest.root())).collect();
     let wants =
         if missing.is_empty() { "no other base".to_owned() } else { format!("the base {}", missing.join(" and ")) };
-    let has = if given.is_empty() { "none was given".to_owned() } else { given.join(", ") };
+    let has = match (given.is_empty(), right.is_empty()) {
+        (true, true) => "none was given".to_owned(),
+        (true, false) => "no other was given".to_owned(),
+        (false, _) => given.join(", "),
+    };
     ApiError::new(ErrorCode::WrongState, format!("{} is for other bases", delta.display()))
         .cause(format!("it wants {wants}; {has}"))
         .remedy("give exactly the images that it was made against, unchanged since: form delta info names their roots")

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::base::{Base, Blocks, believed_index, index_path};
 use super::failure;
 use super::index::wait_for_the_clock;
+use super::interrupt::{Workplace, dirty_remark};
 use super::report::Report;
 use super::stages::Stages;
 use super::standby::opened_standby;
@@ -29,11 +30,15 @@ pub(crate) struct StandbyArgs {
     standby: PathBuf,
 }
 
-pub(super) fn run(args: StandbyArgs, output: Output) -> Result<(), Stop> {
+pub(super) fn run(args: StandbyArgs, workplace: &Workplace, output: Output) -> Result<(), Stop> {
     let mut stages = Stages::begin();
     let base = Base::open(&args.base, Blocks::NotNeeded, &mut stages, output)?;
     // What apply looks for lies beside the file, and not beside a link to it.
-    let path = canonicalize(&args.standby).unwrap_or(args.standby);
+    let is_there = args.standby.symlink_metadata().is_ok();
+    let path = match canonicalize(&args.standby) {
+        Err(error) if is_there => return Err(failure::io("brought up", &args.standby, &error).into()),
+        resolved => resolved.unwrap_or(args.standby),
+    };
     let failed = |error| failure::of("brought up", &path, &error);
     let mut standby = form_delta::Standby::open(&path).map_err(failed)?;
     let opened = opened_standby(&path, &standby, std::slice::from_ref(&base))?;
@@ -57,9 +62,22 @@ pub(super) fn run(args: StandbyArgs, output: Output) -> Result<(), Stop> {
         }
     }
     let older = older.filter(|older| standby.near() == Some(older.root()));
-    let moved = stages
-        .run("copy", || standby.bring_to(&base.opened.file, &base.manifest, older.as_ref(), &|| true))
-        .map_err(failed)?;
+    workplace.begin_changing(&path).map_err(|error| failure::io("brought up", &path, &error))?;
+    let bring = || standby.bring_to(&base.opened.file, &base.manifest, older.as_ref(), &|| true);
+    let moved = match stages.run("copy", bring) {
+        Ok(moved) => moved,
+        Err(error) => {
+            let error = failed(error);
+            if !is_there {
+                // It was made for this, and is of no use.
+                let _ = standby.remove();
+                return Err(error.into());
+            }
+            let remark = dirty_remark(&path);
+            let remedy = error.remedy.as_ref().map_or_else(|| remark.clone(), |remedy| format!("{remedy}; {remark}"));
+            return Err(error.remedy(remedy).into());
+        }
+    };
     base.opened.must_be_as_before()?;
     // It is of what the file was.
     let _ = remove_file(index_path(&path));

@@ -21,6 +21,18 @@ pub(super) fn io(done: &str, path: &Path, error: &io::Error) -> ApiError {
         io::ErrorKind::PermissionDenied => {
             failure(ErrorCode::BadRequest).remedy("check who may use the file, and who you are")
         }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            failure(ErrorCode::TargetUnfit).remedy("choose another place: nothing can be written there")
+        }
+        io::ErrorKind::WouldBlock => {
+            failure(ErrorCode::WrongState).remedy("wait until the other command or node that uses it has ended")
+        }
+        io::ErrorKind::InvalidFilename | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => {
+            failure(ErrorCode::BadRequest).remedy("check the path: it has to be that of a regular file")
+        }
+        io::ErrorKind::BrokenPipe => {
+            failure(ErrorCode::BadRequest).remedy("see that who reads from it stays until the end")
+        }
         io::ErrorKind::IsADirectory => failure(ErrorCode::BadRequest).remedy("name a file"),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             failure(ErrorCode::TargetUnfit).remedy("free some space there, or choose another place")

@@ -9,10 +9,10 @@ use form_node::{ApiError, ErrorCode};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
-use super::base::{index_path, open_image};
+use super::base::{index_path, open_image, open_regular};
 use super::failure;
 use super::interrupt::Workplace;
-use super::output_file::OutputFile;
+use super::output_file::{OutputFile, must_be_free};
 use super::report::Report;
 use super::stages::Stages;
 use crate::exit::Stop;
@@ -44,6 +44,7 @@ pub(super) fn run(args: IndexArgs, workplace: &Workplace, output: Output) -> Res
     let out = args.out.unwrap_or_else(|| index_path(&args.image));
     must_be_an_index(&out)?;
     let file = open_image(&args.image)?.file;
+    must_be_another_file(&out, &file)?;
     wait_for_the_clock(&file);
     let index =
         stages.run("scan", || ImageIndex::build(&file)).map_err(|error| failure::of("indexed", &args.image, &error))?;
@@ -68,10 +69,11 @@ pub(super) fn run(args: IndexArgs, workplace: &Workplace, output: Output) -> Res
 }
 
 /// Keeps what is known of an image that was just made of a base, beside it: the next command that has it as a base need not
-/// read it. `made` is where it may differ from the base; `blocks` are the base's.
+/// read it. `made` is where it may differ from the base; `blocks` are the base's. If somebody else may write to it, `read` is the
+/// file as it was when it was read: of one that was written to since, nothing is kept.
 pub(super) fn keep(
     image: &Path,
-    file: &File,
+    (file, read): (&File, Option<FileIdentity>),
     manifest: &Manifest,
     (blocks, made): (Option<BlockIndex>, &[Extent]),
     workplace: &Workplace,
@@ -87,6 +89,10 @@ pub(super) fn keep(
         None => None,
     };
     let identity = FileIdentity::of(file).map_err(failed)?;
+    if read.is_some_and(|read| read != identity) {
+        let message = format!("{} was changed while it was read", image.display());
+        return Err(ApiError::new(ErrorCode::WrongState, message).remedy("see that nobody writes to it, and try again"));
+    }
     let index = ImageIndex { identity, manifest: manifest.clone(), blocks };
     write(&index.encode(), &out, workplace)?;
     // Until the command ends the image is ours. Whoever writes to it then must leave a trace.
@@ -119,8 +125,8 @@ pub(super) fn wait_for_the_clock(file: &File) {
 }
 
 /// What is there may be replaced only if it is an index, or nothing.
-fn must_be_an_index(path: &Path) -> Result<(), ApiError> {
-    let Ok(file) = File::open(path) else { return Ok(()) };
+pub(super) fn must_be_an_index(path: &Path) -> Result<(), ApiError> {
+    let Ok(file) = open_regular(path) else { return must_be_free(path) };
     let mut begin = Vec::new();
     let read = file.take(MAGIC.len() as u64).read_to_end(&mut begin);
     read.map_err(|error| failure::io("replaced", path, &error))?;
@@ -128,5 +134,17 @@ fn must_be_an_index(path: &Path) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::new(ErrorCode::BadRequest, format!("{} exists already, and is no image index", path.display()))
+        .remedy("remove it, or choose another name"))
+}
+
+/// An empty image could be taken for an index that is not written yet.
+fn must_be_another_file(out: &Path, image: &File) -> Result<(), ApiError> {
+    let same = |stat: std::fs::Metadata| {
+        image.metadata().is_ok_and(|image| (image.dev(), image.ino()) == (stat.dev(), stat.ino()))
+    };
+    if !std::fs::metadata(out).is_ok_and(same) {
+        return Ok(());
+    }
+    Err(ApiError::new(ErrorCode::BadRequest, format!("{} is the image itself", out.display()))
         .remedy("choose another --out"))
 }

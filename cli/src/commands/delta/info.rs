@@ -1,10 +1,10 @@
-use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use form_delta::{open_delta, summarise};
 use serde_json::json;
 
 use super::failure;
+use super::input_file::open_input;
 use super::report::{Report, kinds_json};
 use super::stages::Stages;
 use crate::exit::Stop;
@@ -13,10 +13,11 @@ use crate::units;
 
 /// Check a delta, and show what it is made of
 ///
-/// All of it is read and held against its hashes. No base is needed for that.
+/// All of it is read and held against its hashes. No base is needed for that; whether what it says fits its bases is seen when
+/// it is applied.
 #[derive(clap::Args)]
 pub(crate) struct InfoArgs {
-    /// The delta
+    /// The delta; `-` is stdin
     #[arg(value_name = "FILE")]
     delta: PathBuf,
 }
@@ -24,7 +25,7 @@ pub(crate) struct InfoArgs {
 pub(super) fn run(args: InfoArgs, output: Output) -> Result<(), Stop> {
     let path = &args.delta;
     let mut stages = Stages::begin();
-    let file = File::open(path).map_err(|error| failure::io("read", path, &error))?;
+    let file = open_input(path, Path::new("."))?;
     let bytes = file.metadata().map_err(|error| failure::io("read", path, &error))?.len();
     let spool =
         stages.run("open", || open_delta(file)).map_err(|error| failure::of_delta("read", path, None, &error))?;

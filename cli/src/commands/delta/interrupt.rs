@@ -87,7 +87,7 @@ impl State {
 /// What a user must know of a file that was left half changed.
 pub(super) fn dirty_remark(path: &Path) -> String {
     format!(
-        "{} was being changed: it is neither the base nor the new image; the same command again undoes that first",
+        "{} was being changed: it is neither the base nor the new image; the same command again sees to that first",
         path.display()
     )
 }

@@ -8,10 +8,10 @@ use form_delta::{DeltaWriter, Encoded, Extent, Image, Manifest, Moved, compare, 
 use form_node::{ApiError, ErrorCode};
 use serde_json::json;
 
-use super::base::{Blocks, open_image};
+use super::base::{Blocks, index_path, open_image};
 use super::bases::Bases;
 use super::failure;
-use super::index::keep;
+use super::index::{keep, must_be_an_index};
 use super::input_file::is_stream;
 use super::interrupt::Workplace;
 use super::meter::Meter;
@@ -59,6 +59,9 @@ pub(super) fn run(args: MakeArgs, workplace: &Workplace, output: Output) -> Resu
     }
     let mut bases = Bases::open(&args.bases, Blocks::Needed, &mut stages, output)?;
     let opened = stages.run("open", || open_image(&args.new))?;
+    if args.index {
+        must_be_an_index(&index_path(&args.new))?;
+    }
     let new = &opened.image;
     let (manifest, changed, moved) =
         manifest(&bases, new, &mut stages).map_err(|error| failure::of("compared", &args.new, &error))?;
@@ -70,17 +73,27 @@ pub(super) fn run(args: MakeArgs, workplace: &Workplace, output: Output) -> Resu
         None => io::stdout().as_fd().try_clone_to_owned().map(File::from),
     };
     let out = out.map_err(|error| failure::io("written", &args.out, &error))?;
-    let (encoded, bytes) =
-        write(&bases, new, (&manifest, &changed, &moved), &out, &mut stages, output).map_err(failed)?;
+    let mut delta = DeltaWriter::new(Timed::buffered(&out)).map_err(failed)?;
+    let encoded = encode(&bases, new, (&manifest, &changed, &moved), &mut delta, &mut stages, output);
+    let encoded = encoded.map_err(failed)?;
+    // Before it has its end: what went to stdout can't be taken back, and is no delta without.
     bases.must_be_as_before()?;
     opened.must_be_as_before()?;
+    let (timed, bytes) = delta.finish(&encoded.index).map_err(failed)?;
+    let taken = timed.get_ref().taken;
+    stages.subtract("encode", taken);
+    stages.add("write", taken);
     if let Some(written) = written {
         // Not made durable: a delta names the hash of each frame, so that what a lost host leaves of it is refused, and it is made again.
         stages.run("write", || written.publish())?;
     }
     if args.index {
         let known = (bases.take_blocks(), &changed[..]);
-        stages.run("index", || keep(&args.new, &opened.file, &manifest, known, workplace))?;
+        let read = (&opened.file, Some(opened.identity));
+        let kept = stages.run("index", || keep(&args.new, read, &manifest, known, workplace));
+        if let Err(error) = &kept {
+            output.note(&format!("{} has no index: {error}", args.new.display()));
+        }
     }
 
     let mut report = Report::new()
@@ -136,32 +149,30 @@ fn manifest(bases: &Bases, new: &Image, stages: &mut Stages) -> form_delta::Resu
     Ok((manifest, changed, moved))
 }
 
-/// Encodes into the file; gives its length too.
-fn write(
+fn encode(
     bases: &Bases,
     new: &Image,
     (manifest, changed, moved): (&Manifest, &[Extent], &Moved),
-    file: &File,
+    delta: &mut impl Write,
     stages: &mut Stages,
     output: Output,
-) -> form_delta::Result<(Encoded, u64)> {
+) -> form_delta::Result<Encoded> {
     let meter = Meter::new("encoding", output);
-    let mut delta = DeltaWriter::new(io::BufWriter::with_capacity(WRITE_BYTES, Timed { file, taken: Duration::ZERO }))?;
     let bases = bases.for_encoder();
     let mut progress = |done, total| meter.show(done, total);
-    let encode = || encode_moved(&bases, new, manifest, (changed, moved), &mut delta, &mut progress);
-    let encoded = stages.run("encode", encode)?;
-    let (out, bytes) = delta.finish(&encoded.index)?;
-    let taken = out.get_ref().taken;
-    stages.subtract("encode", taken);
-    stages.add("write", taken);
-    Ok((encoded, bytes))
+    stages.run("encode", || encode_moved(&bases, new, manifest, (changed, moved), delta, &mut progress))
 }
 
 /// A file, and how long its writes took.
 struct Timed<'a> {
     file: &'a File,
     taken: Duration,
+}
+
+impl<'a> Timed<'a> {
+    fn buffered(file: &'a File) -> io::BufWriter<Self> {
+        io::BufWriter::with_capacity(WRITE_BYTES, Self { file, taken: Duration::ZERO })
+    }
 }
 
 impl Write for Timed<'_> {

@@ -39,7 +39,7 @@ pub(super) async fn run(command: DeltaCommand, output: Output) -> Result<(), Sto
         DeltaCommand::Index(args) => index::run(args, &of_work, output),
         DeltaCommand::Make(args) => make::run(args, &of_work, output),
         DeltaCommand::Apply(args) => apply::run(args, &of_work, output),
-        DeltaCommand::Standby(args) => bring::run(args, output),
+        DeltaCommand::Standby(args) => bring::run(args, &of_work, output),
         DeltaCommand::Info(args) => info::run(args, output),
     };
     interrupt::until_interrupted(work, &workplace, output).await

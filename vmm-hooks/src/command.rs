@@ -18,11 +18,19 @@ const LOG: &str = "log";
 
 /// Whose commands, and where.
 #[derive(Debug)]
-pub(super) struct Commander {
-    pub(super) name: String,
-    pub(super) dir: PathBuf,
-    pub(super) programs: PathBuf,
-    pub(super) timeout: Duration,
+pub(crate) struct Commander {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) programs: PathBuf,
+    pub(crate) timeout: Duration,
+}
+
+/// How a command ended; with what it said, if it said anything.
+pub(crate) enum Ended {
+    Well,
+    Badly(String),
+    /// It was killed.
+    Late(String),
 }
 
 impl Commander {
@@ -36,7 +44,7 @@ impl Commander {
     }
 
     /// Refuses a command whose program could not be run.
-    pub(super) fn check(&self, what: &'static str, command: &[String]) -> Result<()> {
+    pub(crate) fn check(&self, what: &'static str, command: &[String]) -> Result<()> {
         let Some(word) = command.first() else { return Ok(()) };
         let path = self.program(what, word)?;
         let runs = path.metadata().and_then(|meta| match meta.is_file() && meta.permissions().mode() & 0o111 != 0 {
@@ -47,15 +55,25 @@ impl Commander {
     }
 
     /// Where commands and keepers say what they have to say.
-    pub(super) fn log(&self) -> Result<File> {
+    pub(crate) fn log(&self) -> Result<File> {
         let path = self.dir.join(LOG);
         let log = File::options().read(true).append(true).create(true).mode(0o600).open(&path);
         log.map_err(Error::io("open", &path))
     }
 
     /// Runs it; fine if it is empty. What it leaves running in the background is left alone, unless it was too late.
-    pub(super) fn run(&self, what: &'static str, command: &[String]) -> Result<()> {
-        let Some((word, arguments)) = command.split_first() else { return Ok(()) };
+    pub(crate) fn run(&self, what: &'static str, command: &[String]) -> Result<()> {
+        let name = || self.name.clone();
+        match self.try_run(what, command)? {
+            Ended::Well => Ok(()),
+            Ended::Badly(reason) => Err(Error::Command { name: name(), command: what, reason }),
+            Ended::Late(_) => Err(Error::Timeout { operation: what, name: name(), after_ms: self.timeout.as_millis() }),
+        }
+    }
+
+    /// The same, for whoever wants to know what came of it; an error if it could not be run.
+    pub(crate) fn try_run(&self, what: &'static str, command: &[String]) -> Result<Ended> {
+        let Some((word, arguments)) = command.split_first() else { return Ok(Ended::Well) };
         let path = self.program(what, word)?;
         let (log_path, log) = (self.dir.join(LOG), self.log()?);
         let from = log.metadata().map_err(Error::io("look at", &log_path))?.len();
@@ -67,17 +85,15 @@ impl Commander {
         let child = process.spawn();
         let child =
             child.map_err(|source| Error::File { name: self.name.clone(), what, path: path.clone(), source })?;
-        let status = self.wait(what, &path, child)?;
-        match status.success() {
-            true => Ok(()),
-            false => {
-                let reason = format!("{status}{}", tail(log, from));
-                Err(Error::Command { name: self.name.clone(), command: what, reason })
-            }
+        match self.wait(&path, child)? {
+            Some(status) if status.success() => Ok(Ended::Well),
+            Some(status) => Ok(Ended::Badly(format!("{status}{}", tail(log, from)))),
+            None => Ok(Ended::Late(tail(log, from))),
         }
     }
 
-    fn wait(&self, what: &'static str, path: &Path, mut child: Child) -> Result<ExitStatus> {
+    /// `None` if it was too late.
+    fn wait(&self, path: &Path, mut child: Child) -> Result<Option<ExitStatus>> {
         let failed = |error: std::io::Error| Error::io("run", path)(error);
         let pid = Pid::from_child(&child);
         let until = Instant::now() + self.timeout;
@@ -88,13 +104,7 @@ impl Commander {
             let _ = kill_process_group(pid, Signal::KILL);
         }
         let status = child.wait().map_err(failed)?;
-        match ended.map_err(failed)? {
-            true => Ok(status),
-            false => {
-                let after_ms = self.timeout.as_millis();
-                Err(Error::Timeout { operation: what, name: self.name.clone(), after_ms })
-            }
-        }
+        Ok(ended.map_err(failed)?.then_some(status))
     }
 }
 
