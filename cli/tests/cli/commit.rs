@@ -264,7 +264,7 @@ fn a_node_that_was_started_anew_still_knows_the_outcome() {
             ("GET", path) if path == format!("/api/v1/attempts/{ATTEMPT}") => Some(Answer::Json(
                 200,
                 json!({ "attempt_id": ATTEMPT, "instance_id": INSTANCE, "outcome": outcome, "settled": true,
-                        "last_event": null }),
+                        "last_event": null, "waits_for": [] }),
             )),
             _ => None,
         });

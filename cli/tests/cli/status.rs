@@ -40,7 +40,7 @@ fn node(attempt: Option<Value>) -> FakeNode {
 
 fn attempt(outcome: &str, settled: bool, last_event: Value) -> Option<Value> {
     Some(json!({ "attempt_id": ATTEMPT, "instance_id": INSTANCE, "outcome": outcome, "settled": settled,
-                 "last_event": last_event }))
+                 "last_event": last_event, "waits_for": [] }))
 }
 
 #[test]
