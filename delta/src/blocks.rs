@@ -9,7 +9,7 @@ use crate::{
     codec::Reader,
     error::Object,
     hash::is_zero,
-    image::{clip, normalise, slices},
+    image::{clip, slices, whole_blocks},
     limits::{BLOCK_BYTES, BLOCKS_MAX, SLICE_BYTES, THREADS_MAX},
     parallel,
 };
@@ -67,10 +67,7 @@ impl BlockIndex {
     /// `None` if so much was added that blocks would find no room; then it is time to [build](BlockIndex::build) one anew.
     pub fn follow(mut self, image: &Image, root: Hash, changed: &[Extent]) -> Result<Option<BlockIndex>> {
         self.root = root;
-        let whole = |extent: &Extent| {
-            Extent::new(extent.start / BLOCK_BYTES * BLOCK_BYTES, extent.end.next_multiple_of(BLOCK_BYTES))
-        };
-        let changed = normalise(changed.iter().map(whole).collect());
+        let changed = whole_blocks(changed);
         let blocks = image.len_bytes() / BLOCK_BYTES;
         let mut stays = vec![true; blocks as usize];
         for extent in &changed {

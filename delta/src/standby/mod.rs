@@ -21,8 +21,8 @@ use self::record::{Born, Record, Stamp};
 use crate::{
     Extent, Hash, Image, Manifest, Refreshed, Result, compare,
     error::{Error, Object},
-    image::{clip, normalise},
-    limits::{BLOCK_BYTES, STANDBY_EXTENTS_MAX},
+    image::{clip, normalise, whole_blocks},
+    limits::STANDBY_EXTENTS_MAX,
     live,
     verify::verify,
 };
@@ -126,10 +126,7 @@ impl Standby {
         }
         let Some(Record::Dirty { from, extents, .. }) = &self.record else { return Ok(false) };
         // What was compared is whole blocks.
-        let blocks = |extent: &Extent| {
-            Extent::new(extent.start / BLOCK_BYTES * BLOCK_BYTES, extent.end.next_multiple_of(BLOCK_BYTES))
-        };
-        let written = normalise(extents.iter().map(blocks).collect());
+        let written = whole_blocks(extents);
         if *from != manifest.root() || !differs.iter().all(|extent| clip(&written, *extent).next() == Some(*extent)) {
             return Ok(false);
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use form_proto::AttemptId;
-use form_vmm_hooks::{Error, Machine};
+use form_vmm_hooks::{Error, Health, Machine};
 
 use super::Node;
 use super::attempt::add_ms;
@@ -46,15 +46,15 @@ pub(crate) async fn fits(node: &Node, local: &LocalInstance, commit_timeout_s: u
     node.vmms.of(local).can_probe(&machine, health).await.map_err(vmm_error)
 }
 
-/// Asks, if the spec wants it, and removes what was made for it. Only while the old VM is paused.
+/// Asks, and removes what was made for it. Only while the old VM is paused.
 pub(crate) async fn stand(
     node: &Arc<Node>,
     local: &LocalInstance,
+    health: &Health,
     attempt: AttemptId,
     device: Option<File>,
     shared: &Work,
 ) -> Result<(), ApiError> {
-    let Some(health) = &local.spec.health else { return Ok(()) };
     let began = Instant::now();
     let dir = node.layout.live(&local.instance_id, &name(attempt));
     make_dir(&dir).map_err(|e| ApiError::io("make", &dir, &e))?;

@@ -150,19 +150,20 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
     let live = node.layout.live(instance, &live_name(task.attempt));
     let untouched =
         || context.hashed.iter().try_for_each(|(name, hashed)| hashed.check(name, &live.join(file_name(name))));
-    let device = || context.roots.get(DEVICE).map(|root| device_state(&staging, root)).transpose();
+    let read_device = || context.roots.get(DEVICE).map(|root| device_state(&staging, root)).transpose();
     untouched().map_err(not_restored)?;
-    let on_probation = device().map_err(not_restored)?;
+    let mut device = read_device().map_err(not_restored)?;
     old.pause().await.map_err(|error| not_restored(vmm_error(error)))?;
     *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
-    probation::stand(node, &local, task.attempt, on_probation, shared).await?;
-    let began = Instant::now();
-    let restored = async {
+    if let Some(health) = &local.spec.health {
+        probation::stand(node, &local, health, task.attempt, device, shared).await?;
         // What was asked about is what will run.
-        untouched()?;
-        restore(node, &local, &live_name(task.attempt), device()?, &context.vmm).await
-    };
-    let new = restored.await.map_err(not_restored)?;
+        untouched().map_err(not_restored)?;
+        device = read_device().map_err(not_restored)?;
+    }
+    let began = Instant::now();
+    let restored = restore(node, &local, &live_name(task.attempt), device, &context.vmm).await;
+    let new = restored.map_err(not_restored)?;
     node.vms.change(instance, |slot| slot.incoming = Some(new));
     add_ms(&mut shared.report().phases_ms, "restore", began);
     Ok(())

@@ -13,7 +13,7 @@ use super::bases::Bases;
 use super::failure;
 use super::index::keep;
 use super::input_file::open_input;
-use super::interrupt::{Workplace, dirty_remark};
+use super::interrupt::{Workplace, left_dirty};
 use super::meter::Meter;
 use super::output_file::{OutputFile, must_be_free, sync_directory};
 use super::report::{Report, kinds_json};
@@ -183,11 +183,7 @@ impl Work<'_> {
             stages.run("publish", || standby.publish(&self.args.out, workplace))?;
             Ok(Made { applied, start: "standby", copied_bytes: 0, trusted, file })
         };
-        made().map_err(|error: ApiError| {
-            let remark = dirty_remark(path);
-            let remedy = error.remedy.as_ref().map_or_else(|| remark.clone(), |remedy| format!("{remedy}; {remark}"));
-            error.remedy(remedy)
-        })
+        made().map_err(|error| left_dirty(error, path))
     }
 
     /// Makes the file the new image, and checks it.

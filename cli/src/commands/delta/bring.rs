@@ -7,7 +7,7 @@ use serde_json::json;
 use super::base::{Base, Blocks, believed_index, index_path};
 use super::failure;
 use super::index::wait_for_the_clock;
-use super::interrupt::{Workplace, dirty_remark};
+use super::interrupt::{Workplace, left_dirty};
 use super::report::Report;
 use super::stages::Stages;
 use super::standby::opened_standby;
@@ -73,11 +73,10 @@ pub(super) fn run(args: StandbyArgs, workplace: &Workplace, output: Output) -> R
                 let _ = standby.remove();
                 return Err(error.into());
             }
-            let remark = dirty_remark(&path);
-            let remedy = error.remedy.as_ref().map_or_else(|| remark.clone(), |remedy| format!("{remedy}; {remark}"));
-            return Err(error.remedy(remedy).into());
+            return Err(left_dirty(error, &path).into());
         }
     };
+    workplace.publish(|| Ok(())).map_err(|error| failure::io("brought up", &path, &error))?;
     base.opened.must_be_as_before()?;
     // It is of what the file was.
     let _ = remove_file(index_path(&path));

@@ -85,11 +85,18 @@ impl State {
 }
 
 /// What a user must know of a file that was left half changed.
-pub(super) fn dirty_remark(path: &Path) -> String {
+fn dirty_remark(path: &Path) -> String {
     format!(
         "{} was being changed: it is neither the base nor the new image; the same command again sees to that first",
         path.display()
     )
+}
+
+/// An error that left a file half changed says so, behind what there is to do about it.
+pub(super) fn left_dirty(error: ApiError, path: &Path) -> ApiError {
+    let remark = dirty_remark(path);
+    let remedy = error.remedy.as_ref().map_or_else(|| remark.clone(), |remedy| format!("{remedy}; {remark}"));
+    error.remedy(remedy)
 }
 
 /// Runs work that blocks, on a thread of its own, until it is done or the command is told to end.
