@@ -105,7 +105,9 @@ impl Record {
     pub(super) fn read(reader: &mut Reader<'_>, object: Object, position: u64) -> Result<Record> {
         let kind_at = reader.offset_bytes();
         // From here on no sum of a position and a length has an overflow.
-        reader.limit("position", position, IMAGE_BYTES_MAX)?;
+        if position > IMAGE_BYTES_MAX {
+            return Err(reader.damaged("a record begins behind every image"));
+        }
         match reader.u8()? {
             COPY => {
                 let from = Place::read(reader, position)?;
@@ -242,9 +244,13 @@ mod tests {
         bytes.extend(CHUNK_BYTES_MAX.to_le_bytes());
         bytes.extend([PART_KEEP, 0xff, 0xff]);
         let read = |position| Record::read(&mut Reader::new(Object::Frame(0), &bytes, 0), Object::Frame(0), position);
-        assert!(matches!(read(IMAGE_BYTES_MAX), Err(Error::Damaged { .. })));
+        let why = |position| match read(position) {
+            Err(Error::Damaged { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(why(IMAGE_BYTES_MAX), "a part is empty, or reaches behind its chunks");
         for position in [IMAGE_BYTES_MAX + 1, u64::MAX - u64::from(CHUNK_BYTES_MAX) - 4097, u64::MAX] {
-            assert!(matches!(read(position), Err(Error::Limit { .. })), "{position}");
+            assert_eq!(why(position), "a record begins behind every image", "{position}");
         }
     }
 }

@@ -41,7 +41,12 @@ impl Moved {
         let image = Extent::new(0, new.len_bytes());
         let changed = whole_blocks(changed).into_iter().map(|extent| extent.and(image));
         let slices: Vec<Extent> = changed.flat_map(|extent| slices(extent, SLICE_BYTES)).collect();
-        let found = parallel::map(slices.len(), || (), |(), number| Ok(runs(bases, new, slices[number])))?;
+        let look = |number: usize| {
+            let runs = runs(bases, new, slices[number]);
+            new.release(slices[number]);
+            Ok(runs)
+        };
+        let found = parallel::map(slices.len(), || (), |(), number| look(number))?;
         let mut moved = Moved::default();
         for (slice, runs) in slices.into_iter().zip(found) {
             match runs {
