@@ -40,7 +40,8 @@ pub(super) fn command(what: &str, words: &[String]) -> Result<(), ApiError> {
     if words.len() > COMMAND_WORDS_MAX || words.iter().any(|w| w.len() > WORD_BYTES_MAX || w.contains('\0')) {
         return Err(bad(format!(
             "{what} has more than {COMMAND_WORDS_MAX} words, or one that is too long or has a NUL in it"
-        )));
+        ))
+        .remedy("put what is long into a script of that directory, and name that"));
     }
     Ok(())
 }

@@ -40,10 +40,9 @@ pub(super) fn check(health: &Health, vmm: &VmmSpec) -> Result<(), ApiError> {
             Err(bad("health.command is empty").remedy("give the name of a program, and its arguments"))
         }
         (Probe::Command(words), _) => commands::command("health.command", words),
-        (_, VmmSpec::Files(_)) => {
-            Err(bad("a machine of files answers to health.command alone")
-                .cause("there is no guest that could be asked"))
-        }
+        (_, VmmSpec::Files(_)) => Err(bad("a machine of files answers to health.command alone")
+            .cause("there is no guest that could be asked")
+            .remedy("give health.command, or leave [health] out")),
         (Probe::TcpPort(0), _) => Err(no_port(0)),
         (Probe::TcpPort(_) | Probe::AgentPing, _) => Ok(()),
     }
