@@ -121,12 +121,15 @@ impl World {
 
     fn a_target_is_full(&mut self) -> Result<()> {
         let before = self.before()?;
-        let free_mib = self.cluster.node(2).view()?.data_free_bytes >> 20;
-        assert!(free_mib > LEFT_MIB, "{free_mib} MiB are free before it was filled");
-        let ballast = self.cluster.node(2).data().join("ballast").to_string_lossy().into_owned();
-        self.room.run("fallocate", &["-l", &format!("{}M", free_mib - LEFT_MIB), &ballast])?;
+        // Not while standbys grow beside it, nor with any that a commit could use instead of free space.
+        self.cluster.node(2).stop()?;
+        let data = self.cluster.node(2).data().to_string_lossy().into_owned();
+        let fill = r#"set -e; cd "$1"; rm -rf standby
+            free_kib=$(df -k --output=avail . | tail -n 1); fallocate -l "$((free_kib - $2 * 1024))KiB" ballast"#;
+        self.room.run("sh", &["-c", fill, "sh", &data, &LEFT_MIB.to_string()])?;
+        self.cluster.node(2).start()?;
         self.commit_refused(ErrorCode::TargetUnfit, &["duo-2", "space"])?;
-        self.room.run("rm", &[&ballast])?;
+        self.room.run("rm", &[&format!("{data}/ballast")])?;
         self.unchanged(&before)
     }
 
