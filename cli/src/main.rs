@@ -8,6 +8,7 @@ mod clock;
 mod commands;
 mod exit;
 mod keys;
+mod lost_image;
 mod output;
 mod progress;
 mod summary;

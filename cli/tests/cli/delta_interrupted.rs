@@ -1,4 +1,4 @@
-//! Ctrl-C and a full disk: no half file is left, and of a standby image it is said what it is now.
+//! Ctrl-C, a full disk, an image that is cut short: no half file is left, and of a standby image it is said what it is now.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -59,6 +59,37 @@ fn a_signal_leaves_nothing_of_a_delta() {
             in_time
         });
     }
+}
+
+/// The command is held where its file has begun, so that the image is cut short before all of it was read.
+#[test]
+fn an_image_that_is_cut_short_leaves_nothing_of_a_delta() {
+    let scene = much();
+    let whole = scene.read("B");
+    until_in_time(|| {
+        let make = scene.command(&["make", "--new", "B", "--out", "P"]).spawn().unwrap();
+        let pid = Pid::from_child(&make);
+        let begun = || files(&scene.path("")).iter().any(|name| name.ends_with(".part"));
+        let cut = || {
+            let begun = begun();
+            if begun {
+                kill_process(pid, Signal::STOP).unwrap();
+                std::fs::OpenOptions::new().write(true).open(scene.path("B")).unwrap().set_len(MIB as u64).unwrap();
+            }
+            begun
+        };
+        let (ran, in_time) = interrupted(make, Signal::CONT, cut);
+        std::fs::write(scene.path("B"), &whole).unwrap();
+        if in_time {
+            assert_eq!((ran.code, ran.stdout.as_str()), (6, ""), "{ran}");
+            let words = ["an image can't be read to its end", "cause: it was cut short", "fix: let nobody write"];
+            assert!(words.iter().all(|words| ran.stderr.contains(words)), "{ran}");
+            scene.holds(&["A", "B"]);
+        } else {
+            std::fs::remove_file(scene.path("P")).unwrap();
+        }
+        in_time
+    });
 }
 
 #[test]

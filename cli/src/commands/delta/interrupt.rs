@@ -1,4 +1,4 @@
-//! What a command has half done, so that Ctrl-C leaves nothing of it.
+//! What a command has half done, so that Ctrl-C leaves nothing of it, nor an image that can't be read any more.
 
 use std::fs::{File, OpenOptions, remove_file};
 use std::io;
@@ -10,6 +10,7 @@ use form_node::{ApiError, ErrorCode};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Stop;
+use crate::lost_image::LostImage;
 use crate::output::Output;
 
 /// The files that must not outlive the command. The work and the signals share it: whoever holds the lock knows that no
@@ -99,7 +100,7 @@ pub(super) fn left_dirty(error: ApiError, path: &Path) -> ApiError {
     error.remedy(remedy)
 }
 
-/// Runs work that blocks, on a thread of its own, until it is done or the command is told to end.
+/// Runs work that blocks, on a thread of its own, until it is done, the command is told to end, or an image is lost to it.
 pub(super) async fn until_interrupted(
     work: impl FnOnce() -> Result<(), Stop> + Send + 'static,
     workplace: &Workplace,
@@ -111,18 +112,28 @@ pub(super) async fn until_interrupted(
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let mut hangup = listen(SignalKind::hangup())?;
+    let mut lost = LostImage::listen()
+        .map_err(|error| ApiError::new(ErrorCode::Internal, "signals can't be listened for").cause(error))?;
     let working = tokio::task::spawn_blocking(work);
-    tokio::select! {
+    let is_lost = tokio::select! {
         done = working => match done {
             Ok(done) => return done,
             Err(error) => return Err(ApiError::new(ErrorCode::Internal, "the work ended in a panic").cause(error).into()),
         },
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
+        _ = interrupt.recv() => false,
+        _ = terminate.recv() => false,
+        _ = hangup.recv() => false,
+        () = lost.heard() => true,
+    };
     workplace.interrupt();
-    if let Some(path) = workplace.dirty() {
+    let dirty = workplace.dirty();
+    if is_lost {
+        let error = ApiError::new(ErrorCode::WrongState, "an image can't be read to its end")
+            .cause("it was cut short meanwhile, or its disk fails")
+            .remedy("let nobody write to images while form reads them; if nobody does, the kernel's log names the disk (dmesg)");
+        return Err(dirty.iter().fold(error, |error, path| left_dirty(error, path)).into());
+    }
+    if let Some(path) = dirty {
         output.note(&dirty_remark(&path));
     }
     Err(Stop::Interrupted)

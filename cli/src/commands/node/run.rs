@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::log;
 use crate::exit::Stop;
+use crate::lost_image::LostImage;
 use crate::output::Output;
 
 /// Run a node until Ctrl-C or SIGTERM
@@ -32,6 +33,8 @@ pub(super) async fn run(args: RunArgs, output: Output) -> Result<(), Stop> {
     };
     log::begin(filter);
     let mut signals = Signals::listen()?;
+    let mut lost = LostImage::listen()
+        .map_err(|error| ApiError::new(ErrorCode::Internal, "signals can't be listened for").cause(error))?;
     let (end, ended) = oneshot::channel();
     let node = form_node::run(&args.data, super::keeper::command(), async move {
         // An error means that the sender is gone, and with it this command.
@@ -49,6 +52,10 @@ pub(super) async fn run(args: RunArgs, output: Output) -> Result<(), Stop> {
     tokio::select! {
         result = node => Ok(result?),
         () = twice => Err(Stop::Interrupted),
+        () = lost.heard() => Err(ApiError::new(ErrorCode::Unavailable, "an image in the data directory can't be read to its end: the node ends")
+            .cause("its disk fails, or somebody cut it short")
+            .remedy("the kernel's log names the disk (dmesg); the VMs go on running, and the next `form node run` adopts them")
+            .into()),
     }
 }
 
