@@ -39,6 +39,8 @@ pub enum Step {
     CaptureState,
     /// [`Vm::capture`], when the guest should go on: it stays paused.
     CaptureResume,
+    /// [`Vm::save`].
+    Save,
     /// [`Vm::quit`].
     Quit,
 }
@@ -60,6 +62,7 @@ struct World {
     calls: Vec<(String, Step)>,
     twins: Vec<String>,
     silent: Vec<String>,
+    free_memory_bytes: Option<u64>,
 }
 
 impl World {
@@ -113,6 +116,11 @@ impl FakeVmm {
     /// The next time that it is on probation, the machine of that name does not answer.
     pub fn say_nothing(&self, machine: &str) {
         self.world().silent.push(machine.into());
+    }
+
+    /// The host has that much memory left from now on; nobody can say at first.
+    pub fn has_free_memory(&self, bytes: u64) {
+        self.world().free_memory_bytes = Some(bytes);
     }
 
     /// What the machine of that name says from now on of where its disks were written to; true or not.
@@ -208,6 +216,10 @@ impl Vmm for FakeVmm {
 
     async fn can_probe(&self, _machine: &Machine, _health: &Health) -> Result<()> {
         Ok(())
+    }
+
+    fn free_memory_bytes(&self) -> Option<u64> {
+        self.world().free_memory_bytes
     }
 
     /// A daemon that is lost meanwhile leaves the process.
@@ -364,6 +376,15 @@ impl Vm for FakeVm {
         copied?;
         let pause_ns = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
         Ok(Captured { pause_ns, copy_ns: pause_ns, ..Captured::default() })
+    }
+
+    async fn save(&self, mut state_out: File) -> Result<()> {
+        self.vmm.step(&self.name, Step::Save, "save")?;
+        let (state, content) = self.with("save", |process| (process.state, device_state_of(&process.machine)))?;
+        if state != VmState::Paused {
+            return Err(Error::WrongState { operation: "save", name: self.name.clone(), state: "running".into() });
+        }
+        state_out.write_all(content.as_bytes()).map_err(Error::io("write", "device state"))
     }
 
     async fn quit(&self) -> Result<()> {

@@ -89,6 +89,11 @@ pub trait Vmm: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// Bytes of memory that one more guest may take on this host; `None` where nobody can say.
+    fn free_memory_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// The process that an earlier daemon left in `machine.dir`, running or paused; `None` if there is none.
     ///
     /// A process that had not finished restoring can't go on: it is ended, and the answer is `None`.
@@ -136,6 +141,11 @@ pub trait Vm: Send + Sync + 'static {
     /// though then only once `while_paused` has returned. If it could not be, the error is
     /// [`Error::NotResumed`](crate::Error::NotResumed).
     async fn capture(&self, state_out: Option<File>, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured>;
+
+    /// Writes the device state of a guest that is paused to `state_out` at the current position. RAM file and disks then
+    /// hold the rest, as in a capture, for as long as it stays paused: its process may be ended, and the guest be made
+    /// again of them by [`Vmm::restore`]. [`Vm::resume`] lets it go on where it is, also after an error.
+    async fn save(&self, state_out: File) -> Result<()>;
 
     /// Ends the process, by force if need be, waits until it is gone, and removes its sockets. Fine if it is gone already.
     async fn quit(&self) -> Result<()>;

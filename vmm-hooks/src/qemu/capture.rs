@@ -7,7 +7,6 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
@@ -83,15 +82,7 @@ async fn freeze(guest: &Arc<Guest>, state_out: File, cuts: &Cuts, while_paused: 
     // The disks are drained: what was written until now is in, and nothing more comes.
     let written = bitmaps::cut(guest, cuts).await;
     let stopped = Instant::now();
-    let saved = async {
-        guest.migrate("save", "migrate", &state_out).await?;
-        // Only then may `cont` be sent.
-        guest.wait_for_status("save", "postmigrate").await
-    };
-    if let Err(error) = saved.await {
-        let _ = guest.qmp.execute("migrate_cancel", Value::Null).await; // nothing to cancel is fine
-        return Err(error);
-    }
+    guest.save(&state_out).await?;
     drop(state_out);
     let saved = Instant::now();
     copy(guest, written, while_paused).await?;

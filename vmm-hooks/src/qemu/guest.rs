@@ -79,7 +79,23 @@ impl Guest {
 
     pub(super) async fn resume(&self) -> Result<()> {
         let _turn = self.turn.lock().await;
+        // A daemon that was lost may have been saving its device state: that would end by stopping it once more. Nothing to
+        // cancel is fine.
+        let _ = self.qmp.execute("migrate_cancel", Value::Null).await;
         self.cont().await
+    }
+
+    /// Writes the device state of a guest that stands still. Only after that may `cont` be sent.
+    pub(super) async fn save(&self, state_out: &File) -> Result<()> {
+        let saved = async {
+            self.migrate("save", "migrate", state_out).await?;
+            self.wait_for_status("save", "postmigrate").await
+        };
+        let saved = saved.await;
+        if saved.is_err() {
+            let _ = self.qmp.execute("migrate_cancel", Value::Null).await; // nothing to cancel is fine
+        }
+        saved
     }
 
     pub(super) async fn stop(&self) -> Result<()> {
@@ -272,6 +288,16 @@ impl Vm for QemuVm {
     async fn capture(&self, state_out: Option<File>, cuts: Cuts, while_paused: WhilePaused) -> Result<Captured> {
         let state_out = state_out.ok_or_else(|| needs_state("save", &self.0.name))?;
         capture::capture(Arc::clone(&self.0), self.1.clone(), state_out, cuts, while_paused).await
+    }
+
+    async fn save(&self, state_out: File) -> Result<()> {
+        let _turn = self.0.turn.lock().await;
+        let status = self.0.status().await?;
+        if status != "paused" {
+            return Err(self.0.wrong_state("save", status));
+        }
+        self.0.leave_ram_out().await?;
+        self.0.save(&state_out).await
     }
 
     async fn quit(&self) -> Result<()> {

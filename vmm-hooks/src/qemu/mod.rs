@@ -9,6 +9,7 @@ mod host;
 mod images;
 mod intent;
 mod keeper;
+mod memory;
 mod nbd;
 mod port;
 mod probation;
@@ -138,6 +139,10 @@ impl Vmm for Qemu {
 
     async fn end_others(&self, root: &Path, known: &HashSet<String>) -> Result<usize> {
         start::end_others(root, known).await
+    }
+
+    fn free_memory_bytes(&self) -> Option<u64> {
+        memory::free_bytes()
     }
 
     async fn adopt(&self, machine: &Machine) -> Result<Option<Arc<dyn Vm>>> {

@@ -84,6 +84,10 @@ impl Vmm for Monitor {
         did(&self.hooks, &machine.name, Step::Probe, ()).await
     }
 
+    fn free_memory_bytes(&self) -> Option<u64> {
+        self.fake.free_memory_bytes()
+    }
+
     async fn end_others(&self, root: &Path, known: &HashSet<String>) -> Result<usize> {
         self.fake.end_others(root, known).await
     }
@@ -140,6 +144,12 @@ impl Vm for Guest {
         }
         let failed = |_| Err(std::io::Error::other("no copy was made, as asked for"));
         self.vm.capture(state_out, cuts, Box::new(failed)).await
+    }
+
+    async fn save(&self, state_out: File) -> Result<()> {
+        pass(&self.hooks, &self.name, Step::Save).await?;
+        self.vm.save(state_out).await?;
+        did(&self.hooks, &self.name, Step::Save, ()).await
     }
 
     async fn quit(&self) -> Result<()> {
