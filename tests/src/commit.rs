@@ -108,7 +108,7 @@ impl Commit {
             AttemptEvent::Committed { .. } => "committed".into(),
             AttemptEvent::Failed { .. } => "failed".into(),
             AttemptEvent::Settled { .. } => "end".into(),
-            AttemptEvent::Bytes { .. } | AttemptEvent::Snapshot { .. } => String::new(),
+            AttemptEvent::Bytes { .. } | AttemptEvent::Warning { .. } | AttemptEvent::Snapshot { .. } => String::new(),
         };
         self.events.push(event);
         Some(word)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use form_node::ErrorCode;
-use form_node::spec::{FilesSpec, InstanceSpec, QemuSpec, VmmSpec};
+use form_node::spec::{FilesSpec, InstanceSpec, QemuSpec, VmmSpec, WayBack};
 use form_vmm_hooks::{Health, Probe};
 
 const GOOD: &str = r#"
@@ -30,6 +30,7 @@ fn a_spec_is_read() {
         kernel: "/boot/vmlinuz".into(),
         initrd: Some("/boot/initrd.img".into()),
         cmdline: "console=ttyS0 root=/dev/vda rw".into(),
+        way_back: WayBack::Auto,
         mac: Some("52:54:00:aa:bb:01".into()),
     };
     assert_eq!(spec.vmm, VmmSpec::Qemu(qemu.clone()));
@@ -42,6 +43,15 @@ fn a_spec_is_read() {
     let (kernel, cmdline) = ("/k".into(), String::new());
     let bare = QemuSpec { memory_bytes: 32 << 20, kernel, cmdline, initrd: None, mac: None, ..qemu };
     assert_eq!(least, InstanceSpec { vmm: VmmSpec::Qemu(bare), disks: Vec::new(), health: None });
+}
+
+#[test]
+fn the_way_back_is_chosen_by_one_word() {
+    for (word, way_back) in [("auto", WayBack::Auto), ("paused", WayBack::Paused), ("saved", WayBack::Saved)] {
+        let spec = InstanceSpec::parse(&format!("way_back = {word:?}\n{GOOD}")).expect("good");
+        let VmmSpec::Qemu(qemu) = &spec.vmm else { panic!("{spec:?}") };
+        assert_eq!(qemu.way_back, way_back);
+    }
 }
 
 const FILES: &str = r#"
@@ -150,6 +160,8 @@ fn what_can_not_be_done_is_refused_by_name() {
         (health("command = [\"/bin/sh\"]"), BadRequest, "health.command"),
         (format!("{FILES}[health]\nagent_ping = true"), BadRequest, "health.command alone"),
         (format!("{FILES}[health]\ntcp_port = 80"), BadRequest, "health.command alone"),
+        (format!("way_back = \"kept\"\n{GOOD}"), BadRequest, "way_back"),
+        (format!("way_back = \"saved\"\n{FILES}"), BadRequest, "way_back"),
         (many, BadRequest, "18 disks"),
         ("x".repeat(100_000), BadRequest, "100000 bytes"),
     ];

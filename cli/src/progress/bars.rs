@@ -43,6 +43,7 @@ impl Bars {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).event(event, Instant::now());
         match event {
             AttemptEvent::Committed { snapshot_id } => self.note(&format!("committed {snapshot_id}")),
+            AttemptEvent::Warning { target, message } => self.note(&format!("{target}: {message}")),
             AttemptEvent::Failed { error } => self.note(&format!("failed: {}; undoing", error.message)),
             _ => {}
         }

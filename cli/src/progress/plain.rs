@@ -31,6 +31,7 @@ impl Plain {
                 let who = target.as_ref().unwrap_or(&self.source);
                 first.then(|| format!("            {who}: {phase}, {}", bytes(*total)))
             }
+            AttemptEvent::Warning { target, message } => Some(format!("            {target}: {message}")),
             AttemptEvent::Snapshot { snapshot_id } => Some(format!("            commit {snapshot_id}")),
             AttemptEvent::Committed { .. } => Some("            committed: it is final".into()),
             AttemptEvent::Failed { error } => Some(format!("            failed: {}", error.message)),

@@ -211,6 +211,13 @@ pub enum AttemptEvent {
         /// Bytes in all.
         total: u64,
     },
+    /// Something that a person should know; nothing has failed.
+    Warning {
+        /// Instance name.
+        target: String,
+        /// What.
+        message: String,
+    },
     /// The commit's id is known.
     Snapshot {
         /// 64 hex.

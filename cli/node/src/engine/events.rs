@@ -67,6 +67,10 @@ impl EventLog {
         self.push(AttemptEvent::Bytes { target: key.0, phase: key.1, done, total });
     }
 
+    pub(crate) fn warn(&self, target: &str, message: &str) {
+        self.push(AttemptEvent::Warning { target: target.to_owned(), message: message.to_owned() });
+    }
+
     /// The first reason is the one that is told; what it drags along is only logged.
     pub(crate) fn failed(&self, error: ApiError) {
         let first = {

@@ -13,6 +13,12 @@ pub(crate) const fn frames_len_bytes_max(image_len_bytes: u64) -> u64 {
 pub(crate) const SAMPLED_BLOCKS: usize = 256;
 /// Room that staging leaves free for journals, logs and everybody else, in bytes.
 pub(crate) const FREE_BYTES_MIN: u64 = 64 << 20;
+/// What a VM process takes beside its guest's memory, in bytes.
+pub(crate) const MEMORY_BYTES_SLACK: u64 = 256 << 20;
+/// Space that is kept for what is saved of an old VM beside its images, its device state above all, in bytes.
+pub(crate) const SAVED_BYTES: u64 = 8 << 20;
+/// An old VM that could not be restored that often boots from its disk.
+pub(crate) const RESTORES_MAX: u32 = 3;
 /// Space that is kept for `node.db`, in bytes. A row takes two or three pages of 4 KiB in its journal, an attempt six rows, and
 /// the journal begins anew at 4 MiB.
 pub(crate) const BALLAST_BYTES: u64 = 8 << 20;

@@ -36,6 +36,7 @@ mod preflight;
 mod probation;
 mod recover;
 mod run;
+mod saved;
 mod seed;
 mod serve;
 mod shadow;

@@ -67,6 +67,8 @@ pub(crate) struct Node {
     /// Two instances of one cluster may advance the same base.
     pub(crate) base_lock: tokio::sync::Mutex<()>,
     pub(crate) space: Space,
+    /// Memory for a second VM.
+    pub(crate) memory: Space,
     /// Told when nothing is under way any more.
     pub(crate) standbys: Notify,
     keeps_standbys: AtomicBool,
@@ -126,6 +128,7 @@ impl Node {
             committing: Mutex::default(),
             base_lock: tokio::sync::Mutex::default(),
             space: Space::default(),
+            memory: Space::default(),
             standbys: Notify::new(),
             keeps_standbys: AtomicBool::new(false),
             store_is_away: Again::default(),

@@ -1,6 +1,7 @@
 //! The participants' effects, and the way of messages between them and coordinators.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,6 +28,8 @@ pub(crate) struct Work {
     error: Mutex<Option<ApiError>>,
     pub(crate) staging: Mutex<Option<tokio::task::AbortHandle>>,
     pub(crate) paused_at: Mutex<Option<Instant>>,
+    /// How often the old VM could not be restored.
+    pub(crate) restores_failed: AtomicU32,
 }
 
 impl Work {
@@ -38,6 +41,7 @@ impl Work {
             error: Mutex::default(),
             staging: Mutex::default(),
             paused_at: Mutex::default(),
+            restores_failed: AtomicU32::new(0),
         }
     }
 
@@ -54,6 +58,7 @@ impl Work {
             live: String::new(),
             hashed: Default::default(),
             vmm: String::new(),
+            saves_old: false,
         };
         Self::new(context, Vec::new())
     }
@@ -71,6 +76,7 @@ impl Work {
             live: target::live_name(attempt),
             hashed: Default::default(),
             vmm: String::new(),
+            saves_old: false,
         };
         Self::new(context, payload)
     }
@@ -159,6 +165,7 @@ pub(crate) fn carry_out(node: &Arc<Node>, instance: &str, output: ParticipantOut
             *shared.staging.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.abort_handle());
         }
         ParticipantOutput::Discard(attempt) => {
+            drop(node.memory.held(&hex::encode(attempt.0), &instance));
             if let Some(shared) = node.work(&instance, attempt) {
                 if let Some(task) = shared.staging.lock().unwrap_or_else(PoisonError::into_inner).take() {
                     task.abort();
@@ -173,7 +180,7 @@ pub(crate) fn carry_out(node: &Arc<Node>, instance: &str, output: ParticipantOut
             tokio::spawn(async move {
                 let attempt_hex = hex::encode(settled.attempt.0);
                 // It may have been asked whether there is space, and never offered anything.
-                drop(node.space.held(&attempt_hex, &instance));
+                drop([node.space.held(&attempt_hex, &instance), node.memory.held(&attempt_hex, &instance)]);
                 let input = match node.store.acknowledge(&attempt_hex, &instance).await {
                     Ok(_) => ParticipantInput::Acknowledged(settled.attempt),
                     Err(error) => {

@@ -44,6 +44,8 @@ pub(crate) struct Preflight {
 pub(crate) struct Fit {
     /// Roots of the bases that its node holds.
     pub(crate) roots: Vec<String>,
+    /// There is no memory for two VMs: the old one is saved first.
+    pub(crate) saves_old: bool,
 }
 
 /// Where the head's images can be fetched.
@@ -82,4 +84,6 @@ pub(crate) enum Packet {
     Protocol { message: Vec<u8>, payload: Vec<u8> },
     /// How far a target is: for people only.
     Progress { phase: String, done: u64, total: u64 },
+    /// What somebody should know of it: for people only.
+    Warning { message: String },
 }

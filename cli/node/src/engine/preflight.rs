@@ -11,11 +11,15 @@ use super::attempt::Attempt;
 use super::build::chain;
 use super::instance::{LocalInstance, file_name};
 use super::layout::Layout;
-use super::limits::FREE_BYTES_MIN;
+use super::limits::{FREE_BYTES_MIN, SAVED_BYTES};
 use super::peer::{Answer, Fit, Preflight, Question};
-use super::{Node, bases, lifecycle, probation, standby};
+use super::{Node, bases, lifecycle, probation, saved, standby};
 use crate::api::types::VmmView;
 use crate::error::{ApiError, ErrorCode};
+
+/// What a person is to know of it beforehand.
+const SAVES_OLD: &str = "its old VM is saved to disk and ended before the new one is restored: there is no memory for two, or \
+    its spec says so. This way back is weaker: after an abort the old VM is restored from there, or boots from its own disk";
 
 /// Asks one target; an error names it and says what to do.
 pub(crate) async fn ask(node: &Arc<Node>, attempt: &Attempt, member: Member) -> Result<(), ApiError> {
@@ -37,6 +41,9 @@ pub(crate) async fn ask(node: &Arc<Node>, attempt: &Attempt, member: Member) -> 
     })?;
     match answer {
         Answer::Fit(fit) => {
+            if fit.saves_old {
+                attempt.events.warn(&target.name, SAVES_OLD);
+            }
             attempt.fits().insert(member, fit);
             Ok(())
         }
@@ -82,10 +89,13 @@ pub(crate) async fn answer(node: &Arc<Node>, ask: &Preflight) -> Result<Fit, Api
         }
     }
     probation::fits(node, &local, ask.timeout_s).await?;
-    // The verified images, and the copies of them that will run; a reflink makes it less, never more.
-    reserve(node, &ask.attempt, &local, ask.allocated_bytes.saturating_mul(2), "target")?;
+    let saves_old = saved::plan(node, &local, &ask.attempt).await?;
+    // The verified images, and the copies of them that will run; a reflink makes it less, never more. The old VM's memory and
+    // disks are there already.
+    let saved_bytes = if saves_old { SAVED_BYTES } else { 0 };
+    reserve(node, &ask.attempt, &local, ask.allocated_bytes.saturating_mul(2).saturating_add(saved_bytes), "target")?;
     let roots = bases::usable(&node.layout, &ask.cluster).iter().map(Hash::to_string).collect();
-    Ok(Fit { roots })
+    Ok(Fit { roots, saves_old })
 }
 
 /// The source's own part: its shadows of the images, and what is encoded from them.

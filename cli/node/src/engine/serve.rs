@@ -174,11 +174,13 @@ pub(crate) async fn receive(
 
 /// How far a target is.
 pub(crate) fn progress(node: &Node, from: NodeId, attempt: AttemptId, instance: &str, packet: Packet) {
-    let Packet::Progress { phase, done, total } = packet else { return };
     let Some(attempt) = node.attempt(attempt) else { return };
     let info = attempt.member_of(instance).and_then(|m| attempt.member(m));
-    if let Some(info) = info.filter(|info| info.peer.id == from) {
-        attempt.events.bytes(Some(&info.name), &phase, done, total);
+    let Some(info) = info.filter(|info| info.peer.id == from) else { return };
+    match packet {
+        Packet::Progress { phase, done, total } => attempt.events.bytes(Some(&info.name), &phase, done, total),
+        Packet::Warning { message } => attempt.events.warn(&info.name, &message),
+        Packet::Protocol { .. } => {}
     }
 }
 

@@ -1,4 +1,4 @@
-//! Disk space that attempts were promised and have not taken yet: without it two of them would be told of the same
+//! Disk space, or memory, that attempts were promised and have not taken yet: without it two of them would be told of the same
 //! bytes.
 
 use std::collections::HashMap;
@@ -44,6 +44,15 @@ impl Space {
         Ok(())
     }
 
+    /// What an instance was promised for an attempt. Who asks still needs it: it lives anew.
+    pub(crate) fn promised_bytes(&self, attempt: &str, instance: &str) -> Option<u64> {
+        let mut promised = self.promised();
+        let alive = |p: &&mut Promise| p.attempt == attempt && p.since.elapsed() < PROMISE_LIFE;
+        let promise = promised.get_mut(instance).filter(alive)?;
+        promise.since = Instant::now();
+        Some(promise.bytes)
+    }
+
     /// Whether anybody was promised anything and has not taken it yet.
     pub(crate) fn is_promised(&self) -> bool {
         self.promised().values().any(|promise| promise.since.elapsed() < PROMISE_LIFE)
@@ -80,6 +89,8 @@ mod tests {
         assert_eq!(space.promise("attempt", "c", 40, 100), Ok(()));
         assert_eq!(space.promise("attempt", "b", 60, 100), Ok(()), "asked again, it is the same promise");
         assert!(space.is_promised());
+        let asked = [("attempt", "b"), ("other", "b"), ("attempt", "d")];
+        assert_eq!(asked.map(|(attempt, who)| space.promised_bytes(attempt, who)), [Some(60), None, None]);
         assert_eq!(space.promise("other", "b", 60, 100), Ok(()), "the next attempt; its own promise takes the place");
         drop(space.held("attempt", "b"));
         assert_eq!(space.promise("other", "d", 1, 100), Err(100), "the end of the earlier one gives nothing back");

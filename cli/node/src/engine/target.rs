@@ -25,7 +25,7 @@ use super::peer::Packet;
 use super::preflight::{facts_text, vmm_view};
 use super::vms::Slot;
 use super::work::WorkContext;
-use super::{Node, blocking, hints, leftovers, offer, probation, source, standby};
+use super::{Node, blocking, hints, leftovers, offer, probation, saved, source, standby};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::InstanceStatus;
 
@@ -54,6 +54,11 @@ pub(crate) async fn stage(node: &Arc<Node>, instance: &str, task: &Task, shared:
     let live = node.layout.live(instance, &live_name(task.attempt));
     remove_dir(&staging).and_then(|()| make_dir(&staging)).map_err(|e| ApiError::io("make", &staging, &e))?;
     remove_dir(&live).and_then(|()| make_dir(&live)).map_err(|e| ApiError::io("make", &live, &e))?;
+    let saves_old = saved::plan(node, &local, &attempt_hex).await?;
+    shared.context().saves_old = saves_old;
+    if saves_old {
+        saved::keep_space(&staging, &local.name)?;
+    }
 
     let peer = node.peer(&checked.coordinator.to_string()).await?;
     let began = Instant::now();
@@ -155,6 +160,9 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
     let mut device = read_device().map_err(not_restored)?;
     old.pause().await.map_err(|error| not_restored(vmm_error(error)))?;
     *shared.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+    if context.saves_old {
+        saved::save(node, &local, task.attempt, &old, shared).await.map_err(not_restored)?;
+    }
     if let Some(health) = &local.spec.health {
         probation::stand(node, &local, health, task.attempt, device, shared).await?;
         // What was asked about is what will run.
@@ -196,7 +204,7 @@ fn verified(name: &str, image: &Path, manifest: &Path, root: Hash) -> Result<Fil
     Ok(file)
 }
 
-async fn restore(
+pub(crate) async fn restore(
     node: &Arc<Node>,
     local: &LocalInstance,
     live: &str,
@@ -325,11 +333,16 @@ pub(crate) async fn roll_back(node: &Arc<Node>, instance: &str, task: &Task, sha
         Some(old) => old.state().await.map_err(vmm_error)?,
         None => VmState::Gone,
     };
-    match (old, slot.current) {
-        (VmState::Paused, Some(old)) => old.resume().await.map_err(vmm_error)?,
-        (VmState::Running, _) => {}
-        // It was lost with its host, or ended by itself: its disk is all there is of it.
-        _ => super::lifecycle::boot_again(node, instance).await?,
+    let old = match (old, slot.current) {
+        (VmState::Running, _) => None,
+        (VmState::Paused, old @ Some(_)) => old,
+        _ => saved::go_back(node, &local, task, shared).await?,
+    };
+    if let Some(old) = old {
+        // One that was restored has it down. First: whoever finds it running finds it whole.
+        old.set_link(true).await.map_err(vmm_error)?;
+        saved::forget(node, &local, task.attempt)?;
+        old.resume().await.map_err(vmm_error)?;
     }
     if let Err(error) = node.store.set_instance_status(instance, InstanceStatus::Started).await {
         tracing::warn!(instance, %error, "it runs, but the store was not told");

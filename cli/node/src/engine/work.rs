@@ -38,6 +38,9 @@ pub(crate) struct WorkContext {
     /// The VMM that it was captured by, as the commit says it (targets).
     #[serde(default)]
     pub(crate) vmm: String,
+    /// There is no memory for two VMs: the old one is saved and ended first (targets).
+    #[serde(default)]
+    pub(crate) saves_old: bool,
 }
 
 /// What a participant tells at the end; it travels beside `Settled`.

@@ -51,9 +51,25 @@ pub struct QemuSpec {
     pub initrd: Option<PathBuf>,
     /// The kernel's command line.
     pub cmdline: String,
+    /// What becomes of the old VM while a commit waits for its outcome.
+    #[serde(default)]
+    pub way_back: WayBack,
     /// Address of the network card; from the instance's id when absent.
     #[serde(default)]
     pub mac: Option<String>,
+}
+
+/// What an instance goes back to if a commit is aborted after it was activated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WayBack {
+    /// As its host has memory for two VMs, or not.
+    #[default]
+    Auto,
+    /// Its old VM, paused.
+    Paused,
+    /// Its old VM's memory and state on disk: the process is ended first.
+    Saved,
 }
 
 /// A machine that is only files.

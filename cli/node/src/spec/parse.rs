@@ -107,6 +107,7 @@ fn qemu(spec: SpecText) -> Result<QemuSpec, ApiError> {
         kernel: spec.kernel.ok_or_else(|| missing("kernel"))?,
         initrd: spec.initrd,
         cmdline: spec.cmdline.unwrap_or_default(),
+        way_back: spec.way_back.unwrap_or_default(),
         mac: spec.network.and_then(|network| network.mac).map(|mac| mac.to_ascii_lowercase()),
     })
 }
@@ -120,6 +121,7 @@ fn files(spec: SpecText) -> Result<FilesSpec, ApiError> {
             ("kernel", spec.kernel.is_some()),
             ("initrd", spec.initrd.is_some()),
             ("cmdline", spec.cmdline.is_some()),
+            ("way_back", spec.way_back.is_some()),
             ("network", spec.network.is_some()),
         ],
     )?;

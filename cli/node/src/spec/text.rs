@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::WayBack;
+
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +24,8 @@ pub(super) struct SpecText {
     pub(super) initrd: Option<PathBuf>,
     /// The kernel's command line.
     pub(super) cmdline: Option<String>,
+    /// What becomes of the old VM while a commit waits for its outcome: `auto`, `paused` or `saved`.
+    pub(super) way_back: Option<WayBack>,
     /// The disks, in the order in which the guest finds them.
     #[serde(default)]
     pub(super) disk: Vec<DiskText>,

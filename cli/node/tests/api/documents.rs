@@ -216,6 +216,7 @@ async fn the_schemas_have_the_fields_of_the_types() {
     let events = [
         AttemptEvent::Phase { target: Some(text()), phase: phase(), at_ms: 0 },
         AttemptEvent::Bytes { target: Some(text()), phase: phase(), done: 0, total: 0 },
+        AttemptEvent::Warning { target: text(), message: text() },
         AttemptEvent::Snapshot { snapshot_id: text() },
         AttemptEvent::Committed { snapshot_id: text() },
         AttemptEvent::Failed { error },

@@ -2,6 +2,9 @@
 //! the state store, each step of the monitor. It fails, or the process or the whole host is lost there. Then all or none
 //! of the cluster has the commit, every VM runs, nothing is left over, and the next commit succeeds.
 //!
+//! The same where the old VM of the target is saved and ended first, and its new one can't be restored: going back is a
+//! restore then, of which every effect goes wrong once.
+//!
 //! A sample is taken: `FORM_SEED=N` takes another, `FORM_EVERY_EFFECT=1` takes all, operation by operation, from the
 //! `FORM_FROM=K`th to the `FORM_TO=K`th; `FORM_RUN=N` takes that one. A run has its number for ever, and draws from it and
 //! the seed.
@@ -14,19 +17,51 @@ use std::time::{Duration, Instant};
 
 use form_node::api::types::CommitAccepted;
 use form_node::store::AttemptState;
+use form_vmm_hooks::fake::Step;
 use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::client::{Reply, events};
 use crate::disk::Fault;
-use crate::hooks::Hold;
+use crate::hooks::{Hold, vm};
 use crate::inspect;
 use crate::node::Storage;
 use crate::scene::Scene;
 
-/// Runs of a sample.
-const SAMPLE: usize = 120;
+/// What is tried to break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// A commit.
+    Commit,
+    /// One that the target fails to restore, when its old VM has been saved and ended (rule 23).
+    WayBack,
+}
+
+impl What {
+    fn spec(self) -> &'static str {
+        match self {
+            What::Commit => "",
+            What::WayBack => "way_back = \"saved\"\n",
+        }
+    }
+
+    /// Runs of a sample.
+    fn sample(self) -> usize {
+        match self {
+            What::Commit => 120,
+            What::WayBack => 60,
+        }
+    }
+
+    /// Before an attempt begins.
+    fn prepare(self, scene: &Scene) {
+        if self == What::WayBack {
+            scene.hooks.fail(vm("b", Step::Restore));
+        }
+    }
+}
+
 /// Clusters that are worked on at the same time: most of a run is waiting.
 const SCENES: usize = 4;
 /// By name, where they are: the source, and a target.
@@ -81,8 +116,8 @@ impl Run {
 }
 
 /// Both have a commit, and have run since; nothing is under way.
-async fn pair() -> Scene {
-    let scene = Scene::on(&[&[NAMES[0]], &[NAMES[1]]], Storage::Disk).await;
+async fn pair(what: What) -> Scene {
+    let scene = Scene::of(&[&[NAMES[0]], &[NAMES[1]]], Storage::Disk, what.spec()).await;
     (0..64).for_each(|page| scene.poke("a", "memory", 100 + page, page));
     for _ in 0..2 {
         change(&scene, 0);
@@ -111,11 +146,16 @@ async fn at_rest(scene: &Scene) {
 }
 
 /// How many operations each disk does, and how many steps there are, until all is at rest again.
-async fn count(scene: &Scene) -> ([u64; 2], u64) {
+async fn count(scene: &Scene, what: What) -> ([u64; 2], u64) {
     change(scene, 1);
+    what.prepare(scene);
     scene.nodes.iter().for_each(|node| node.disk().arm(None));
     scene.hooks.fail_nth(u64::MAX);
-    scene.commit("a").await.committed();
+    let ended = scene.commit("a").await;
+    match what {
+        What::Commit => drop(ended.committed()),
+        What::WayBack => drop(ended.failed()),
+    }
     at_rest(scene).await;
     ([0, 1].map(|node| scene.nodes[node].disk().count()), scene.hooks.count())
 }
@@ -133,8 +173,11 @@ fn all((disks, steps): ([u64; 2], u64)) -> Vec<Run> {
 }
 
 /// Lets one thing go wrong in a commit, and sees that all is well afterwards. What it was, if it has happened.
-async fn carry_out(scene: &mut Scene, run: Run, seed: u64) -> Option<String> {
+async fn carry_out(scene: &mut Scene, what: What, run: Run, seed: u64) -> Option<String> {
     change(scene, seed);
+    what.prepare(scene);
+    let (live, since) = (scene.live("b", "memory"), scene.vmm.calls().len());
+    let memory = std::fs::read(&live).expect("read");
     let head = scene.head().await;
     let hold = match run.wrong {
         Wrong::Disk(node, fault) => arm(scene, node, run.at, fault),
@@ -149,6 +192,8 @@ async fn carry_out(scene: &mut Scene, run: Run, seed: u64) -> Option<String> {
     let attempt = begun.as_ref().ok().and_then(Option::as_deref);
     let over = async {
         ended(scene, attempt).await;
+        // Going back is not at its end when the attempt is aborted.
+        scene.in_order().await;
         at_rest(scene).await;
     };
     tokio::select! {
@@ -181,7 +226,14 @@ async fn carry_out(scene: &mut Scene, run: Run, seed: u64) -> Option<String> {
             }
         }
     };
-    and_then(scene, attempt, &head).await;
+    let went_back = !and_then(scene, attempt, &head).await;
+    let booted = scene.vmm.calls().into_iter().skip(since).any(|call| call == ("b".into(), Step::Boot));
+    let host_is_lost = matches!(run.wrong, Wrong::Disk(1, Fault::Off));
+    assert!(host_is_lost || !booted, "it has lost its memory");
+    if went_back && !booted {
+        assert!(std::fs::read(&live).expect("read") == memory, "its memory is what it was");
+    }
+    all_is_well(scene).await;
     hit
 }
 
@@ -243,8 +295,8 @@ async fn lose(scene: &mut Scene, run: Run, seed: u64) {
     scene.nodes[number].start().await;
 }
 
-/// Whatever has gone wrong: all or none, and all is well.
-async fn and_then(scene: &Scene, attempt: Option<String>, head: &str) {
+/// Whatever has gone wrong: all or none. True: all.
+async fn and_then(scene: &Scene, attempt: Option<String>, head: &str) -> bool {
     match &attempt {
         Some(attempt) => {
             let ending = tokio::time::timeout(Duration::from_secs(60), events(scene.api("a"), attempt)).await;
@@ -259,7 +311,8 @@ async fn and_then(scene: &Scene, attempt: Option<String>, head: &str) {
         Some(attempt) => Some(scene.attempt(attempt).await),
         None => None,
     };
-    match record.filter(|record| record.state == AttemptState::Committed) {
+    let committed = record.filter(|record| record.state == AttemptState::Committed);
+    match &committed {
         Some(record) => {
             assert_eq!(record.commit_id.as_deref(), Some(scene.head().await.as_str()));
             match booted.contains(&"b") {
@@ -277,6 +330,12 @@ async fn and_then(scene: &Scene, attempt: Option<String>, head: &str) {
         }
     }
     scene.nodes.iter().for_each(|node| inspect::bases_are_whole(&node.data));
+    committed.is_some()
+}
+
+/// The next commit succeeds, and nothing is left over.
+async fn all_is_well(scene: &Scene) {
+    scene.hooks.clear();
     let accepted = scene.until_accepted("a", serde_json::Value::Null).await;
     scene.end_of("a", crate::scene::text(&accepted, "attempt_id")).await.committed();
     scene.all_run_the_head(&NAMES).await;
@@ -300,29 +359,29 @@ struct Done {
 }
 
 /// One thread's share of the work.
-async fn work(todo: &Mutex<VecDeque<Run>>, seed: u64) -> Done {
+async fn work(todo: &Mutex<VecDeque<Run>>, what: What, seed: u64) -> Done {
     let (mut scene, mut done) = (None, Done::default());
     loop {
         let Some(run) = todo.lock().expect("lock").pop_front() else { return done };
         let mut ours = match scene.take() {
             Some(scene) => scene,
-            None => pair().await,
+            None => pair(what).await,
         };
         let began = Instant::now();
         let seed = seed.wrapping_mul(1 << 20).wrapping_add(run.number);
-        let carried_out = AssertUnwindSafe(carry_out(&mut ours, run, seed)).catch_unwind().await;
-        let what = format!("run {} ({:?} at {}, seed {seed})", run.number, run.wrong, run.at);
+        let carried_out = AssertUnwindSafe(carry_out(&mut ours, what, run, seed)).catch_unwind().await;
+        let name = format!("run {} ({:?} at {}, seed {seed})", run.number, run.wrong, run.at);
         done.runs += 1;
         match carried_out {
             Ok(hit) => {
-                println!("{what}: {} ({} ms)", hit.as_deref().unwrap_or("not met"), began.elapsed().as_millis());
+                println!("{name}: {} ({} ms)", hit.as_deref().unwrap_or("not met"), began.elapsed().as_millis());
                 done.met += usize::from(hit.is_some());
                 scene = Some(ours);
             }
             // The reason has been printed.
             Err(_) => {
-                println!("{what}: FAILED, at {:?}", hit(&ours, run));
-                done.failed.push(what);
+                println!("{name}: FAILED, at {:?}", hit(&ours, run));
+                done.failed.push(name);
             }
         }
     }
@@ -338,8 +397,17 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn promise_1_and_10_every_effect_fails() {
+    every_effect_fails(What::Commit);
+}
+
+#[test]
+fn rule_23_every_effect_of_the_way_back_fails() {
+    every_effect_fails(What::WayBack);
+}
+
+fn every_effect_fails(what: What) {
     let seed = number("FORM_SEED").unwrap_or(4);
-    let counts = block_on(async { count(&pair().await).await });
+    let counts = block_on(async { count(&pair(what).await, what).await });
     let wanted = number("FORM_FROM").unwrap_or(1)..=number("FORM_TO").unwrap_or(u64::MAX);
     let all = all(counts);
     let total = all.len();
@@ -348,7 +416,7 @@ fn promise_1_and_10_every_effect_fails() {
         (Some(_), None) => all.into_iter().filter(|run| wanted.contains(&run.at)).collect(),
         // Neighbours are much alike: a sample takes every so-many-th.
         (None, None) => {
-            let step = total.div_ceil(SAMPLE);
+            let step = total.div_ceil(what.sample());
             all.into_iter().skip(usize::try_from(seed % step as u64).expect("small")).step_by(step).collect()
         }
     };
@@ -357,7 +425,7 @@ fn promise_1_and_10_every_effect_fails() {
     runs.sort_by_key(|run| run.number);
     let todo = Mutex::new(VecDeque::from(runs));
     let done = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..SCENES).map(|_| scope.spawn(|| block_on(work(&todo, seed)))).collect();
+        let threads: Vec<_> = (0..SCENES).map(|_| scope.spawn(|| block_on(work(&todo, what, seed)))).collect();
         threads.into_iter().fold(Done::default(), |mut all, thread| {
             let Done { runs, met, failed } = thread.join().expect("it panics in runs alone");
             all.runs += runs;
@@ -366,7 +434,7 @@ fn promise_1_and_10_every_effect_fails() {
             all
         })
     });
-    println!("every effect: {} of {total} runs, {} faults met, seed {seed}", done.runs, done.met);
+    println!("every effect ({what:?}): {} of {total} runs, {} faults met, seed {seed}", done.runs, done.met);
     assert!(done.failed.is_empty(), "{} runs failed: {:#?}", done.failed.len(), done.failed);
     assert!(done.met * 10 >= done.runs * 9, "a commit does much less than when it was counted");
 }

@@ -26,6 +26,7 @@ mod overlap;
 mod power_cut;
 mod probation;
 mod rogue;
+mod saved;
 mod scene;
 mod seeding;
 mod standbys;

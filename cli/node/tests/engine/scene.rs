@@ -104,7 +104,8 @@ impl Scene {
         Self::of(names, Storage::Directory, more).await
     }
 
-    async fn of(names: &[&[&str]], storage: Storage, more: &str) -> Self {
+    /// As both of these.
+    pub(crate) async fn of(names: &[&[&str]], storage: Storage, more: &str) -> Self {
         let dir = tempfile::tempdir().expect("tempdir");
         let state = dir.path().join("state/state.db");
         let (hooks, vmm) = (Hooks::default(), FakeVmm::default());

@@ -46,6 +46,7 @@ fn words(event: &AttemptEvent) -> String {
         AttemptEvent::Bytes { target: Some(who), phase, done, total } => {
             format!("{who}: {}; all wait for it", amount(phase, *done, *total))
         }
+        AttemptEvent::Warning { target, message } => format!("{target}: {message}"),
         AttemptEvent::Snapshot { snapshot_id } => format!("the commit's id is {}", short(snapshot_id)),
         AttemptEvent::Committed { .. } => "everyone is waited for to acknowledge it".into(),
         AttemptEvent::Failed { error } => format!("failed: {}; being undone", error.message),

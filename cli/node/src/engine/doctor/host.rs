@@ -6,9 +6,10 @@ use form_vmm_hooks::Vmm;
 
 use super::{Findings, Patient};
 use crate::engine::build::chain;
+use crate::engine::instance::LocalInstance;
 use crate::engine::lifecycle::vmm_error;
 use crate::engine::preflight::vmm_view;
-use crate::engine::standby;
+use crate::engine::{saved, standby};
 use crate::spec::VmmSpec;
 
 pub(super) async fn vmm(findings: &mut Findings, qemu: &dyn Vmm, patient: &Patient<'_>) {
@@ -38,6 +39,28 @@ pub(super) async fn vmm(findings: &mut Findings, qemu: &dyn Vmm, patient: &Patie
             );
         }
     }
+}
+
+/// Whether old VMs can wait in memory while a commit is decided (rule 23).
+pub(super) fn memory(findings: &mut Findings, qemu: &dyn Vmm, patient: &Patient<'_>) {
+    let second = |local: &LocalInstance| Some((local.name.clone(), saved::second_vm_bytes(local)?));
+    let asked: Vec<_> = patient.instances.iter().filter_map(second).collect();
+    let Some(free) = qemu.free_memory_bytes().filter(|_| !asked.is_empty()) else { return };
+    let needed = asked.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+    if needed <= free {
+        return findings.ok("memory", format!("{} are free: enough for a second VM of each", super::mib(free)));
+    }
+    let names: Vec<_> = asked.into_iter().map(|(name, _)| name).collect();
+    findings.note(
+        "memory",
+        format!(
+            "{} are free, a second VM of each of {} would take {}: a commit saves old VMs that have no room for one first",
+            super::mib(free),
+            names.join(", "),
+            super::mib(needed)
+        ),
+        "that way back is weaker: give the host more memory, or let the spec say what is wanted (way_back)",
+    );
 }
 
 /// How images are written and copied.

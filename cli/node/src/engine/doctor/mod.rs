@@ -94,6 +94,7 @@ pub(crate) async fn of_running(node: &Arc<Node>) -> Result<HealthView, ApiError>
         node: Some(node),
     };
     host::vmm(&mut findings, &*node.vmms.qemu, &patient).await;
+    host::memory(&mut findings, &*node.vmms.qemu, &patient);
     examine(&mut findings, &patient).await;
     Ok(HealthView::new(Some(node.id().to_string()), true, findings.0))
 }
@@ -131,6 +132,7 @@ pub async fn doctor(data_dir: &Path, verify: bool) -> Result<(HealthView, Option
     // It captures nothing, so it needs no keeper.
     let qemu = Qemu::new(QemuConfig { binary, ..QemuConfig::default() });
     host::vmm(&mut findings, &qemu, &patient).await;
+    host::memory(&mut findings, &qemu, &patient);
     examine(&mut findings, &patient).await;
     if verify {
         files::verify(&mut findings, &patient).await;
