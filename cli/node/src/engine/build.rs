@@ -97,6 +97,7 @@ fn rebuild(
     };
     let mut on_bytes = |done, total| progress("apply", done, total);
     let images: Vec<_> = bases.iter().map(|b| &b.image).collect();
+    // It ends with an fsync, which covers what the copy before it wrote as well.
     form_delta::apply(&plan, spool, &images, &out, engine, &mut on_bytes).map_err(fail)?;
     progress("verify", 0, build.index.image_len_bytes);
     match bases.first().filter(|_| is_hashed) {
@@ -108,8 +109,6 @@ fn rebuild(
         None => form_delta::verify_image(&out, plan.manifest()),
     }
     .map_err(fail)?;
-    // Covers what the clone wrote; apply has synced what it wrote itself.
-    out.sync_all().map_err(|e| ApiError::io("sync", image, &e))?;
     progress("verify", build.index.image_len_bytes, build.index.image_len_bytes);
     Ok(plan.manifest().clone())
 }
