@@ -50,7 +50,11 @@ extern "C" fn halt(signal: libc::c_int, info: *const libc::siginfo_t, _: *const 
             libc::raise(signal);
             return;
         }
-        libc::write(BELL.load(Ordering::Acquire), [0_u8].as_ptr().cast(), 1);
+        if libc::write(BELL.load(Ordering::Acquire), [0_u8].as_ptr().cast(), 1) != 1 {
+            // Nobody listens any more.
+            libc::signal(signal, libc::SIG_DFL);
+            return;
+        }
         loop {
             libc::pause();
         }

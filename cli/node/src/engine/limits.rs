@@ -15,10 +15,11 @@ pub(crate) const SAMPLED_BLOCKS: usize = 256;
 pub(crate) const FREE_BYTES_MIN: u64 = 64 << 20;
 /// What a VM process takes beside its guest's memory, in bytes.
 pub(crate) const MEMORY_BYTES_SLACK: u64 = 256 << 20;
-/// Space that is kept for what is saved of an old VM beside its images, its device state above all, in bytes.
-pub(crate) const SAVED_BYTES: u64 = 8 << 20;
-/// An old VM that could not be restored that often boots from its disk.
-pub(crate) const RESTORES_MAX: u32 = 3;
+/// Space that is kept for what is saved of an old VM beside its images, in bytes: its device state, and a record.
+pub(crate) const SAVED_BYTES: u64 = DEVICE_STATE_BYTES_MAX + (1 << 20);
+/// An old VM that could not be restored that often boots from its disk. The waits between tries double (`form_proto`'s retries), so that
+/// these take 16 s: what is in the way for a moment, such as a package that is being replaced, is gone by then.
+pub(crate) const RESTORES_MAX: u32 = 6;
 /// Space that is kept for `node.db`, in bytes. A row takes two or three pages of 4 KiB in its journal, an attempt six rows, and
 /// the journal begins anew at 4 MiB.
 pub(crate) const BALLAST_BYTES: u64 = 8 << 20;

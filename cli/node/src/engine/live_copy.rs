@@ -14,10 +14,10 @@ use super::layout::Layout;
 use super::standby;
 use crate::error::{ApiError, ErrorCode};
 
-/// A file as it was when it was hashed. While this is the same it is that file, and nobody has written to it.
+/// A file as it was when it was hashed. While this is the same it is that file, and nobody has written to it. Not its device: that has another
+/// number when its host has started again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hashed {
-    device: u64,
     inode: u64,
     len_bytes: u64,
     /// Of its last change, whatever was changed; nobody can set it.
@@ -28,13 +28,17 @@ pub(crate) struct Hashed {
 impl Hashed {
     pub(crate) fn of(file: &File) -> std::io::Result<Self> {
         let meta = file.metadata()?;
-        let (device, inode, len_bytes) = (meta.dev(), meta.ino(), meta.len());
-        Ok(Self { device, inode, len_bytes, changed_s: meta.ctime(), changed_ns: meta.ctime_nsec() })
+        let (inode, len_bytes) = (meta.ino(), meta.len());
+        Ok(Self { inode, len_bytes, changed_s: meta.ctime(), changed_ns: meta.ctime_nsec() })
+    }
+
+    pub(crate) fn at(path: &Path) -> std::io::Result<Self> {
+        File::open(path).and_then(|file| Self::of(&file))
     }
 
     /// Refuses a file that is not what was hashed any more.
     pub(crate) fn check(&self, name: &str, path: &Path) -> Result<(), ApiError> {
-        let now = File::open(path).and_then(|file| Self::of(&file)).map_err(|e| ApiError::io("look at", path, &e))?;
+        let now = Self::at(path).map_err(|e| ApiError::io("look at", path, &e))?;
         match now == *self {
             true => Ok(()),
             false => Err(ApiError::new(ErrorCode::Aborted, format!("{name} was changed after it had been verified"))

@@ -4,8 +4,8 @@
 //! Of memory nothing is copied: a guest's RAM is a file, which stands still with it. Device state and record lie in the
 //! attempt's staging, and go with it. The record is written last, when all that it names is durable, and is gone, durably,
 //! before the VM may run again: what it names is the old VM as it stood still, or is found to be something else by its
-//! hashes. A VM that was restored and has not run yet has changed nothing (QEMU writes the generation id that is there), so it
-//! may be lost and be restored once more.
+//! hashes. Under TCG a VM that was restored and has not run yet has changed nothing (QEMU writes the generation id that is there), so it
+//! may be lost and be restored once more. KVM writes the guest's clock into its memory as vCPUs are loaded; lost after that, it boots.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -65,11 +65,15 @@ fn device_path(staging: &Path) -> PathBuf {
 /// It is to be, and could not be restored.
 pub(crate) async fn plan(node: &Node, local: &LocalInstance, attempt: &str) -> Result<bool, ApiError> {
     let VmmSpec::Qemu(qemu) = &local.spec.vmm else { return Ok(false) };
-    let free = node.vmms.of(local).free_memory_bytes();
-    let saves = match second_vm_bytes(local).zip(free) {
-        Some((needed, free)) => lacks(&node.memory, attempt, &local.instance_id, needed, free),
-        // In doubt the better way back.
-        None => qemu.way_back == WayBack::Saved,
+    let free = match qemu.way_back {
+        WayBack::Auto => node.vmms.of(local).free_memory_bytes(),
+        // It takes its memory whatever is free.
+        WayBack::Paused | WayBack::Saved => None,
+    };
+    let saves = match second_vm_bytes(local) {
+        // Where nobody can say, the better way back.
+        Some(needed) => lacks(&node.memory, attempt, &local.instance_id, needed, free.unwrap_or(u64::MAX)),
+        None => true,
     };
     if saves {
         process_as_host(node, local).await?;
@@ -77,11 +81,11 @@ pub(crate) async fn plan(node: &Node, local: &LocalInstance, attempt: &str) -> R
     Ok(saves)
 }
 
-/// What has to be free for the old VM to wait in memory, if that decides. It is one more VM at any time: one on probation has
+/// What has to be free for the old VM to wait in memory, if it may. It is one more VM at any time: one on probation has
 /// ended before the new one is restored.
 pub(crate) fn second_vm_bytes(local: &LocalInstance) -> Option<u64> {
     match &local.spec.vmm {
-        VmmSpec::Qemu(qemu) if qemu.way_back == WayBack::Auto => {
+        VmmSpec::Qemu(qemu) if qemu.way_back != WayBack::Saved => {
             Some(qemu.memory_bytes.saturating_add(MEMORY_BYTES_SLACK))
         }
         _ => None,
@@ -181,62 +185,78 @@ fn hash(path: &Path) -> io::Result<String> {
 
 /// The old VM whose process is gone: it was saved first, or was lost with its host, or ended by itself. Paused, if something
 /// to be believed was saved. Else its disk is all there is of it: it boots from that.
-pub(crate) async fn go_back(
+pub(crate) async fn restore_or_boot(
     node: &Arc<Node>,
     local: &LocalInstance,
     task: &Task,
     shared: &Work,
 ) -> Result<Option<Arc<dyn Vm>>, ApiError> {
     let instance = local.instance_id.as_str();
-    match restore(node, local, task.attempt).await {
-        Ok(Some(old)) => {
+    let restored = async {
+        match read(node, local, task.attempt).await? {
+            Found::Whole { vmm, device } => target::restore(node, local, &local.live, Some(device), &vmm).await.map(Ok),
+            Found::Lost(reason) => Ok(Err(reason)),
+        }
+    };
+    let lost = match restored.await {
+        Ok(Ok(old)) => {
             node.vms.change(instance, |slot| slot.current = Some(Arc::clone(&old)));
             return Ok(Some(old));
         }
-        Ok(None) => {}
+        Ok(Err(reason)) => reason,
         Err(error) if shared.restores_failed.fetch_add(1, Ordering::Relaxed) + 1 < RESTORES_MAX => return Err(error),
-        Err(error) => {
-            let cause = error.cause.map_or(error.message.clone(), |cause| format!("{}: {cause}", error.message));
-            tracing::error!(
-                instance,
-                cause,
-                "what was saved can't be restored: it boots from its disk, its memory is lost"
-            );
-            let message = format!("boots from its own disk, its memory is lost: {cause}");
-            warn(node, task.attempt, instance, shared, message).await;
-        }
-    }
+        Err(error) => error.cause.map_or(error.message.clone(), |cause| format!("{}: {cause}", error.message)),
+    };
+    tracing::error!(instance, cause = lost, "the old VM can't be restored: it boots from its disk, its memory is lost");
     forget(node, local, task.attempt)?;
     boot_again(node, instance).await?;
+    warn(node, task.attempt, instance, shared, format!("booted from its own disk, its memory is lost: {lost}")).await;
     Ok(None)
 }
 
-/// The old VM again, paused, if the attempt has saved it.
-async fn restore(node: &Arc<Node>, local: &LocalInstance, attempt: AttemptId) -> Result<Option<Arc<dyn Vm>>, ApiError> {
+/// What there is to restore an old VM from.
+enum Found {
+    /// Nothing, for good, and why.
+    Lost(String),
+    /// Every byte is what was saved.
+    Whole { vmm: String, device: File },
+}
+
+async fn read(node: &Arc<Node>, local: &LocalInstance, attempt: AttemptId) -> Result<Found, ApiError> {
     let staging = node.layout.staging(attempt, &local.instance_id);
     let live = node.layout.live(&local.instance_id, &local.live);
-    let believed = blocking("read what was saved", move || {
+    blocking("read what was saved", move || {
         let path = record_path(&staging);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // It may have run since it was saved, or was lost before it was.
+                return Ok(Found::Lost("nothing of it is saved".into()));
+            }
             Err(error) => return Err(ApiError::io("read", &path, &error)),
         };
-        let saved: Saved =
-            serde_json::from_slice(&text).map_err(|e| ApiError::internal("read what was saved", chain(&e)))?;
+        let saved: Saved = match serde_json::from_slice(&text) {
+            Ok(saved) => saved,
+            Err(error) => return Ok(Found::Lost(format!("the record of what was saved is damaged: {error}"))),
+        };
         let device = device_path(&staging);
         for (name, path, wanted) in
             [(MEMORY, live.join(file_name(MEMORY)), &saved.memory), (DEVICE, device.clone(), &saved.device)]
         {
             if hash(&path).map_err(|e| ApiError::io("read", &path, &e))? != *wanted {
-                return Err(ApiError::internal("go back", format!("{name} is not what was saved")));
+                return Ok(Found::Lost(format!("{name} is not what was saved")));
             }
         }
-        saved.disks.iter().try_for_each(|(name, as_left)| as_left.check(name, &live.join(file_name(name))))?;
-        Ok(Some((saved.vmm, File::open(&device).map_err(|e| ApiError::io("open", &device, &e))?)))
-    });
-    let Some((vmm, device)) = believed.await? else { return Ok(None) };
-    target::restore(node, local, &local.live, Some(device), &vmm).await.map(Some)
+        for (name, as_left) in &saved.disks {
+            let path = live.join(file_name(name));
+            if Hashed::at(&path).map_err(|e| ApiError::io("look at", &path, &e))? != *as_left {
+                return Ok(Found::Lost(format!("{name} was written to since")));
+            }
+        }
+        let device = File::open(&device).map_err(|e| ApiError::io("open", &device, &e))?;
+        Ok(Found::Whole { vmm: saved.vmm, device })
+    })
+    .await
 }
 
 /// The old VM is about to run, by whatever way: what was saved is not what it is any more. Durable when it returns, also if an

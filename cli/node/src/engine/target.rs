@@ -164,8 +164,10 @@ pub(crate) async fn activate(node: &Arc<Node>, instance: &str, task: &Task, shar
         saved::save(node, &local, task.attempt, &old, shared).await.map_err(not_restored)?;
     }
     if let Some(health) = &local.spec.health {
-        probation::stand(node, &local, health, task.attempt, device, shared).await?;
-        // What was asked about is what will run.
+        probation::stand(node, &local, health, task.attempt, device.take(), shared).await?;
+    }
+    if context.saves_old || local.spec.health.is_some() {
+        // That took its time: what was verified, and asked about, is what will run.
         untouched().map_err(not_restored)?;
         device = read_device().map_err(not_restored)?;
     }
@@ -336,7 +338,7 @@ pub(crate) async fn roll_back(node: &Arc<Node>, instance: &str, task: &Task, sha
     let old = match (old, slot.current) {
         (VmState::Running, _) => None,
         (VmState::Paused, old @ Some(_)) => old,
-        _ => saved::go_back(node, &local, task, shared).await?,
+        _ => saved::restore_or_boot(node, &local, task, shared).await?,
     };
     if let Some(old) = old {
         // One that was restored has it down. First: whoever finds it running finds it whole.

@@ -193,7 +193,7 @@ async fn rule_23_what_was_saved_outlives_its_host() {
 #[tokio::test]
 async fn rule_23_a_restore_that_fails_is_tried_again_and_then_its_disk_is_all_there_is() {
     let scene = three().await;
-    for (failures, boots) in [(2, false), (3, true)] {
+    for (failures, boots) in [(2, false), (6, true)] {
         let before = Before::of(&scene).await;
         let since = scene.vmm.calls().len();
         let hold = scene.hooks.hold(vm("c", Step::Restore));

@@ -171,7 +171,9 @@ fn serve() {
             }
             ["crash", seed] => {
                 served.state().faults.mend();
+                let connection = rustix::fs::minor(rustix::fs::stat(&at).expect("stat").st_dev);
                 unmount(&at);
+                abort(connection, &at.with_extension("connections"));
                 session.join().expect("it is unmounted");
                 served.state().model.crash(&mut Chance::new(seed.parse().expect("a number")));
                 session = mount().expect("mount");
@@ -193,6 +195,17 @@ impl Drop for Gone<'_> {
     fn drop(&mut self) {
         let _ = rustix::mount::unmount(self.0, UnmountFlags::DETACH);
     }
+}
+
+/// Ends what is left of a connection once nothing is mounted here: somebody else's mount namespace, made meanwhile, has a mount of it too.
+fn abort(connection: u32, connections: &Path) {
+    std::fs::create_dir(connections).expect("make");
+    rustix::mount::mount("fusectl", connections, "fusectl", rustix::mount::MountFlags::empty(), None)
+        .expect("mount fusectl");
+    // As a rule it is gone.
+    let _ = std::fs::write(connections.join(connection.to_string()).join("abort"), "1");
+    rustix::mount::unmount(connections, UnmountFlags::empty()).expect("unmount");
+    std::fs::remove_dir(connections).expect("remove");
 }
 
 fn unmount(at: &Path) {
