@@ -15,8 +15,9 @@ pub(crate) const SAMPLED_BLOCKS: usize = 256;
 pub(crate) const FREE_BYTES_MIN: u64 = 64 << 20;
 /// What a VM process takes beside its guest's memory, in bytes.
 pub(crate) const MEMORY_BYTES_SLACK: u64 = 256 << 20;
-/// Space that is kept for what is saved of an old VM beside its images, in bytes: its device state, and a record.
-pub(crate) const SAVED_BYTES: u64 = DEVICE_STATE_BYTES_MAX + (1 << 20);
+/// Space that is kept for what is saved of an old VM beside its images, in bytes: its device state above all, which is some hundred KiB for
+/// machines like ours. A longer one that finds no space refuses the commit before anything has ended.
+pub(crate) const SAVED_BYTES: u64 = 8 << 20;
 /// An old VM that could not be restored that often boots from its disk. The waits between tries double (`form_proto`'s retries), so that
 /// these take 16 s: what is in the way for a moment, such as a package that is being replaced, is gone by then.
 pub(crate) const RESTORES_MAX: u32 = 6;
