@@ -28,11 +28,8 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), ApiError> {
     for local in node.db.instances()? {
         live.insert((local.instance_id.clone(), local.live.clone()));
         let in_attempt = |p: &StoredParticipant| p.instance == local.instance_id && p.record.work.is_some();
-        let free = !stored.iter().any(in_attempt);
-        match adopt(node, &local, free).await {
-            // Within an attempt it may have been ended, or be made anew: that says what it is.
+        match adopt(node, &local, !stored.iter().any(in_attempt)).await {
             Ok(Some(_)) => {}
-            Ok(None) if !free => {}
             Ok(None) => correct_status(node, &local, InstanceStatus::Started, InstanceStatus::Killed).await,
             // One VM that does not answer keeps nobody else from running.
             Err(error) => {
