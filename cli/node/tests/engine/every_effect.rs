@@ -193,7 +193,7 @@ async fn carry_out(scene: &mut Scene, what: What, run: Run, seed: u64) -> Option
     let over = async {
         ended(scene, attempt).await;
         // Going back is not at its end when the attempt is aborted.
-        scene.in_order().await;
+        scene.each_is_one_vm().await;
         at_rest(scene).await;
     };
     tokio::select! {

@@ -448,17 +448,33 @@ impl Scene {
         }
     }
 
+    /// Each instance is one VM, which runs. Asks no disk: one that has lost its power does not answer.
+    pub(crate) async fn each_is_one_vm(&self) {
+        while self.vms().iter().any(|(_, found, wanted)| found.len() != *wanted) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn residue(&self) -> Vec<String> {
-        let mut found = vec![("VMs that ran twice at once".into(), self.vmm.twins(), 0)];
+        let mut found = self.vms();
         for node in self.nodes.iter().filter(|node| node.runs()) {
             found.push((format!("staging of node {}", node.number), node.names("staging"), 0));
         }
-        let processes = self.vmm.processes();
         for (name, place) in &self.places {
             let node = &self.nodes[place.node];
             if node.runs() {
                 found.push((format!("VMs of {name}"), node.names(&format!("instances/{}", place.id)), 1));
             }
+        }
+        found.retain(|(_, names, wanted)| names.len() != *wanted);
+        found.into_iter().map(|(what, names, wanted)| format!("{what}: {names:?}, not {wanted}")).collect()
+    }
+
+    /// What there is of VMs, and how many of it there should be.
+    fn vms(&self) -> Vec<(String, Vec<String>, usize)> {
+        let mut found = vec![("VMs that ran twice at once".into(), self.vmm.twins(), 0)];
+        let processes = self.vmm.processes();
+        for name in self.places.keys() {
             let own = processes.iter().filter(|(machine, _, _)| machine == name);
             let (running, others): (Vec<_>, Vec<_>) =
                 own.partition(|(_, state, link_up)| *state == VmState::Running && *link_up);
@@ -466,8 +482,7 @@ impl Scene {
             found.push((format!("running processes of {name}"), text(running), 1));
             found.push((format!("other processes of {name}"), text(others), 0));
         }
-        found.retain(|(_, names, wanted)| names.len() != *wanted);
-        found.into_iter().map(|(what, names, wanted)| format!("{what}: {names:?}, not {wanted}")).collect()
+        found
     }
 }
 
