@@ -10,6 +10,7 @@ use std::os::fd::IntoRawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use form_node::{ApiError, ErrorCode};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{self, Receiver};
 
@@ -21,7 +22,11 @@ pub(crate) struct LostImage(Receiver);
 
 impl LostImage {
     /// From now on SIGBUS halts its thread. Once in a process.
-    pub(crate) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> Result<Self, ApiError> {
+        Self::begin().map_err(|error| ApiError::new(ErrorCode::Internal, "signals can't be listened for").cause(error))
+    }
+
+    fn begin() -> io::Result<Self> {
         let (bell, heard) = pipe::pipe()?;
         BELL.store(bell.into_nonblocking_fd()?.into_raw_fd(), Ordering::Release);
         // SAFETY: all zeros is a sigaction without flags and with an empty mask; the handler keeps to signal-safety(7).

@@ -111,7 +111,7 @@ async fn process_as_host(node: &Node, local: &LocalInstance) -> Result<String, A
         true => Ok(process),
         false => Err(ApiError::new(
             ErrorCode::TargetUnfit,
-            format!("there is no memory for two VMs of target {}, and its old one could not be restored", local.name),
+            format!("the old VM of target {} would have to be saved, and could not be restored", local.name),
         )
         .cause(format!("it runs in {process}, its host has {host}"))
         .remedy("stop and start it, or let its spec say way_back = \"paused\"")),

@@ -33,13 +33,10 @@ pub(crate) struct WorkContext {
     /// The directory of the VM that the instance becomes (targets).
     pub(crate) live: String,
     /// The files that will run, as they were when they were hashed (targets).
-    #[serde(default)]
     pub(crate) hashed: BTreeMap<String, Hashed>,
     /// The VMM that it was captured by, as the commit says it (targets).
-    #[serde(default)]
     pub(crate) vmm: String,
     /// There is no memory for two VMs: the old one is saved and ended first (targets).
-    #[serde(default)]
     pub(crate) saves_old: bool,
 }
 

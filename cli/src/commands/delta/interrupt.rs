@@ -112,8 +112,7 @@ pub(super) async fn until_interrupted(
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let mut hangup = listen(SignalKind::hangup())?;
-    let mut lost = LostImage::listen()
-        .map_err(|error| ApiError::new(ErrorCode::Internal, "signals can't be listened for").cause(error))?;
+    let mut lost = LostImage::listen()?;
     let working = tokio::task::spawn_blocking(work);
     let is_lost = tokio::select! {
         done = working => match done {

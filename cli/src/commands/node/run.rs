@@ -33,8 +33,7 @@ pub(super) async fn run(args: RunArgs, output: Output) -> Result<(), Stop> {
     };
     log::begin(filter);
     let mut signals = Signals::listen()?;
-    let mut lost = LostImage::listen()
-        .map_err(|error| ApiError::new(ErrorCode::Internal, "signals can't be listened for").cause(error))?;
+    let mut lost = LostImage::listen()?;
     let (end, ended) = oneshot::channel();
     let node = form_node::run(&args.data, super::keeper::command(), async move {
         // An error means that the sender is gone, and with it this command.

@@ -54,7 +54,7 @@ pub(super) fn memory(findings: &mut Findings, qemu: &dyn Vmm, patient: &Patient<
     findings.note(
         "memory",
         format!(
-            "{} are free, a second VM of each of {} would take {}: a commit saves old VMs that have no room for one first",
+            "{} are free, a second VM of each of {} would take {}: unless its spec says otherwise, a commit saves an old VM first for which there is no room",
             super::mib(free),
             names.join(", "),
             super::mib(needed)
