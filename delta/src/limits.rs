@@ -20,6 +20,10 @@ pub const IMAGE_BYTES_MAX: u64 = 256 << 30;
 /// Images that a delta may take bytes from.
 pub const BASES_MAX: usize = 16;
 
+/// New bytes of the first frame, before compression. What follows carries twice as much every `FRAMES_BEFORE_DOUBLE` frames, up to `FRAME_CONTENT_BYTES_TARGET`.
+pub const FRAME_CONTENT_BYTES_FIRST: u64 = 1 << 20;
+/// Frames of one size.
+pub const FRAMES_BEFORE_DOUBLE: usize = 2;
 /// A frame is closed once it carries this many new bytes, before compression: they compress together.
 pub const FRAME_CONTENT_BYTES_TARGET: u64 = 4 << 20;
 /// Most new bytes in a frame, before compression: the target, and one more run of chunks. Also the most that it takes from bases to decode them.
@@ -79,8 +83,12 @@ pub const QUEUE_DEPTH: u32 = 32;
 
 /// Threads that share one piece of work.
 pub const THREADS_MAX: usize = 8;
-/// What a thread takes at a time when it compares two images. With `THREADS_MAX` it bounds how much of them is in the memory of the process.
+/// How much of two images is in the memory of the process while they are compared, by all threads.
+pub const COMPARED_BYTES_MAX: u64 = 64 << 20;
+/// What a thread reads of an image at a time. With `THREADS_MAX` it bounds how much of that is in the memory of the process.
 pub const SLICE_BYTES: u64 = 4 << 20;
+/// What a thread takes at a time at least, where what there is to read lies scattered: to let go of it afterwards interrupts all other threads.
+pub const JOB_BYTES: u64 = 1 << 20;
 /// Runs of moved blocks that are listed for one `SLICE_BYTES`: with more, hardly a whole chunk lies in one.
 pub const MOVED_RUNS_PER_SLICE_MAX: usize = SLICE_BYTES as usize / CHUNK_BYTES_AVG as usize;
 /// What a thread reads at a time from a live image: small enough to be compared while it is in the CPU's cache.

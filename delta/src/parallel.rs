@@ -58,7 +58,8 @@ pub(crate) fn each<J, S, T: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn threads() -> usize {
+/// Threads that share a piece of work that is long enough.
+pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
 }
 

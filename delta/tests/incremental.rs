@@ -126,6 +126,28 @@ fn a_manifest_of_another_image_is_refused() {
     assert_eq!(diff(&one, &scan(&other), &one).unwrap_err().kind(), ErrorKind::Refused);
 }
 
+/// Long data is cut in pieces of 8 MiB, side by side: from the begin of each the cuts meet the true ones soon, late or never.
+#[test]
+fn pieces_whose_cuts_meet_or_never_do() {
+    let odd = 12_345;
+    let of_noise = noise(1, 20 * MIB);
+    let zeros = [noise(2, odd), vec![0; 20 * MIB], noise(3, MIB)].concat();
+    // Without any cut: chunks of the largest size, from wherever they begin.
+    let even = [noise(4, odd), vec![0x55; 20 * MIB], noise(5, MIB)].concat();
+    let periodic = noise(6, MIB).repeat(20);
+    for bytes in [&of_noise, &zeros, &even, &periodic] {
+        let new = image(bytes).unwrap();
+        assert_same(&scan(&new), &new);
+        flip_and_rechunk(bytes, &[Extent::new(odd as u64, (19 * MIB + odd) as u64)]);
+    }
+    // Zeros that are allocated are not holes.
+    let file = form_delta::generate::memory_file(&[]).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &zeros, 0).unwrap();
+    let new = Image::from_file(file).unwrap();
+    assert_eq!(new.data().len(), 1);
+    assert_same(&scan(&new), &new);
+}
+
 #[test]
 fn holes_are_zeros() {
     // Data, a long hole, data; then the hole moves by a few bytes, is filled, and is longer than all.

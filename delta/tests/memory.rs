@@ -66,5 +66,6 @@ fn memory_is_bounded_whatever_the_size_of_the_images() {
     }
     // Holes were not filled by looking at them.
     assert_eq!(Image::from_file(new_file).unwrap().allocated_bytes(), IMAGE_BYTES);
+    const { assert!(limits::COMPARED_BYTES_MAX < MEMORY_BYTES_MAX) };
     const { assert!(2 * limits::SLICE_BYTES * (limits::THREADS_MAX as u64) < MEMORY_BYTES_MAX) };
 }

@@ -70,6 +70,23 @@ pub(crate) fn slices(extent: Extent, len_bytes: u64) -> impl Iterator<Item = Ext
     (first..extent.end.div_ceil(len_bytes)).map(move |n| Extent::new(n * len_bytes, (n + 1) * len_bytes).and(extent))
 }
 
+/// Puts neighbours together until they have `len_bytes`, for as much work at a time.
+pub(crate) fn batches(extents: impl Iterator<Item = Extent>, len_bytes: u64) -> Vec<Vec<Extent>> {
+    let mut batches: Vec<Vec<Extent>> = Vec::new();
+    let mut room_bytes = 0;
+    for extent in extents {
+        match batches.last_mut() {
+            Some(last) if room_bytes > 0 => last.push(extent),
+            _ => {
+                batches.push(vec![extent]);
+                room_bytes = len_bytes;
+            }
+        }
+        room_bytes = room_bytes.saturating_sub(extent.len_bytes());
+    }
+    batches
+}
+
 /// A stretch within which each of two images is either all data or all hole, and not both holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
@@ -106,6 +123,15 @@ mod tests {
     #[test]
     fn normalise_sorts_merges_and_drops() {
         assert_eq!(normalise(list(&[(8, 9), (1, 3), (3, 5), (7, 7), (2, 4)])), list(&[(1, 5), (8, 9)]));
+    }
+
+    #[test]
+    fn batches_have_all_in_order() {
+        let extents = list(&[(0, 4), (6, 8), (10, 20), (30, 31)]);
+        let of = |len_bytes| batches(extents.iter().copied(), len_bytes);
+        assert_eq!(of(5), [extents[..2].to_vec(), extents[2..3].to_vec(), extents[3..].to_vec()]);
+        assert_eq!((of(1).len(), of(100)), (4, vec![extents.clone()]));
+        assert!(batches(std::iter::empty(), 5).is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use memmap2::Mmap;
 
 pub(crate) use allocate::preallocate;
 pub use extent::{Extent, normalise};
-pub(crate) use extent::{Piece, clip, intersects, pieces, slices, whole_blocks};
+pub(crate) use extent::{Piece, batches, clip, intersects, pieces, slices, whole_blocks};
 pub(crate) use holes::{data_extents, data_within};
 
 use crate::{

@@ -1,8 +1,8 @@
 use crate::{
     Extent, Image, Result,
     hash::is_zero,
-    image::{self, Piece, clip, normalise, pieces},
-    limits::{BLOCK_BYTES, SLICE_BYTES},
+    image::{Piece, clip, normalise, pieces},
+    limits::{BLOCK_BYTES, COMPARED_BYTES_MAX},
     parallel,
 };
 
@@ -11,17 +11,22 @@ use crate::{
 pub(super) fn changed_extents(base: &Image, new: &Image) -> Result<Vec<Extent>> {
     let shared = Extent::new(0, base.len_bytes().min(new.len_bytes()));
     let touched = normalise(clip(base.data(), shared).chain(clip(new.data(), shared)).collect());
-    let slices: Vec<Extent> = touched.into_iter().flat_map(|extent| image::slices(extent, SLICE_BYTES)).collect();
+    // Whole windows, however many holes are in them, and as long as memory allows: to let go of one interrupts all other threads.
+    let window_bytes = COMPARED_BYTES_MAX / (2 * parallel::threads() as u64) / BLOCK_BYTES * BLOCK_BYTES;
+    let numbers = touched.iter().flat_map(|extent| extent.start / window_bytes..extent.end.div_ceil(window_bytes));
+    let mut windows: Vec<Extent> =
+        numbers.map(|number| Extent::new(number * window_bytes, (number + 1) * window_bytes).and(shared)).collect();
+    windows.dedup();
     let mut changed: Vec<Extent> = parallel::map(
-        slices.len(),
+        windows.len(),
         || (),
         |(), number| {
             let mut changed = Vec::new();
-            for piece in pieces(base.data(), new.data(), slices[number]) {
+            for piece in pieces(base.data(), new.data(), windows[number]) {
                 compare_piece(base, new, piece, &mut changed);
             }
-            base.release(slices[number]);
-            new.release(slices[number]);
+            base.release(windows[number]);
+            new.release(windows[number]);
             Ok(changed)
         },
     )?

@@ -1,8 +1,8 @@
 use crate::{
     Base, Extent, Image, Result,
     base::{Place, find_block, has},
-    image::{clip, slices, whole_blocks},
-    limits::{BLOCK_BYTES, MOVED_RUNS_PER_SLICE_MAX, SLICE_BYTES},
+    image::{batches, clip, slices, whole_blocks},
+    limits::{BLOCK_BYTES, JOB_BYTES, MOVED_RUNS_PER_SLICE_MAX, SLICE_BYTES},
     parallel,
 };
 
@@ -40,15 +40,18 @@ impl Moved {
     pub fn find(bases: &[Base<'_>], new: &Image, changed: &[Extent]) -> Result<Moved> {
         let image = Extent::new(0, new.len_bytes());
         let changed = whole_blocks(changed).into_iter().map(|extent| extent.and(image));
-        let slices: Vec<Extent> = changed.flat_map(|extent| slices(extent, SLICE_BYTES)).collect();
+        let jobs = batches(changed.flat_map(|extent| slices(extent, SLICE_BYTES)), JOB_BYTES);
         let look = |number: usize| {
-            let runs = runs(bases, new, slices[number]);
-            new.release(slices[number]);
-            Ok(runs)
+            let job: &[Extent] = &jobs[number];
+            let found: Vec<_> = job.iter().map(|slice| (*slice, runs(bases, new, *slice))).collect();
+            if let (Some(first), Some(last)) = (job.first(), job.last()) {
+                new.release(Extent::new(first.start, last.end));
+            }
+            Ok(found)
         };
-        let found = parallel::map(slices.len(), || (), |(), number| look(number))?;
+        let found = parallel::map(jobs.len(), || (), |(), number| look(number))?;
         let mut moved = Moved::default();
-        for (slice, runs) in slices.into_iter().zip(found) {
+        for (slice, runs) in found.into_iter().flatten() {
             match runs {
                 Some(runs) => runs.into_iter().for_each(|run| push(&mut moved.runs, run)),
                 None => moved.crumbs.push(slice),

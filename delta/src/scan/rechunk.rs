@@ -1,17 +1,13 @@
-use std::{iter::Peekable, slice};
-
 use crate::{
     Base, Chunk, Extent, Hash, Image, Manifest, Moved, Result,
-    image::normalise,
-    limits::{CHUNK_BYTES_MAX, THREADS_MAX},
+    image::{batches, normalise},
+    limits::{CHUNK_BYTES_MAX, JOB_BYTES},
     parallel,
     scan::cutter,
 };
 
-/// Chunks that a thread hashes at a time.
-const HASH_BATCH: usize = 32;
-/// Chunks that it passes on at a time, most of them known.
-const CHUNK_BATCH: usize = 4096;
+/// What is cut in one piece, where much lies together: a cut that begins anywhere meets the true ones after some chunks, which are cut twice.
+const PIECE_BYTES: u64 = 8 << 20;
 
 /// The manifest of `new`, given the manifest of a base and all extents where the two differ (more is allowed, and costs time). Equal to a full scan, byte
 /// for byte.
@@ -52,28 +48,94 @@ pub(super) fn scan(image: &Image) -> Result<Manifest> {
     cut_and_hash(image, &[], &[], None)
 }
 
-/// One thread at a time cuts, and hashes what it has cut while it is at hand; meanwhile the next one cuts.
+/// Where the next chunk ends is a matter of where it begins, and of nothing before that. So pieces of the image are cut and hashed on all CPUs, each from where a
+/// chunk may begin; then one thread walks from cut to cut, and finds most chunks ready.
 fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent], elsewhere: Option<Elsewhere<'_>>) -> Result<Manifest> {
-    let cuts = Cuts {
-        new,
-        base: base.iter().peekable(),
-        base_position: 0,
-        changed: changed.iter().peekable(),
-        elsewhere,
-        position: 0,
-        scratch: Vec::new(),
-    };
-    let batches = parallel::each(THREADS_MAX, cuts, Vec::new, |scratch, mut batch| {
-        for (index, extent) in &batch.to_hash {
-            batch.chunks[*index].hash = Hash::of(new.read(*extent, scratch).unwrap_or_default());
+    let cut = Cut { new, elsewhere };
+    let jobs = batches(touched(base, changed, new.len_bytes()).into_iter().flat_map(pieces), JOB_BYTES);
+    let ready = parallel::map(jobs.len(), Vec::new, |scratch, number| {
+        let mut ready = Vec::new();
+        for piece in &jobs[number] {
+            let mut position = piece.start;
+            while position < piece.end {
+                let chunk = match cut.known(position) {
+                    Some(chunk) => chunk,
+                    None => {
+                        let chunk = cut.hashed(position, scratch);
+                        ready.push((position, chunk));
+                        chunk
+                    }
+                };
+                position += u64::from(chunk.len_bytes);
+            }
         }
-        if let (Some((_, first)), Some((_, last))) = (batch.to_hash.first(), batch.to_hash.last()) {
+        if let (Some(first), Some(last)) = (jobs[number].first(), jobs[number].last()) {
             // The chunker looked at what is behind the last cut.
             new.release(Extent::new(first.start, last.end + u64::from(CHUNK_BYTES_MAX)));
         }
-        Ok(batch.chunks)
+        Ok(ready)
     })?;
-    Manifest::new(batches.concat())
+
+    let (mut base, mut base_position) = (base.iter().peekable(), 0);
+    let mut changed = changed.iter().peekable();
+    let mut ready = ready.into_iter().flatten().peekable();
+    let (mut chunks, mut position, mut scratch) = (Vec::new(), 0, Vec::new());
+    // From where on this thread has read the image itself, and not yet let go of it.
+    let mut read = None;
+    while position < new.len_bytes() {
+        while base_position < position
+            && let Some(chunk) = base.next()
+        {
+            base_position += u64::from(chunk.len_bytes);
+        }
+        while changed.next_if(|extent| extent.end <= position).is_some() {}
+        let old = base.peek().filter(|_| base_position == position);
+        let old = old.filter(|chunk| !reaches(changed.peek(), position + u64::from(chunk.len_bytes)));
+        while ready.next_if(|(start, _)| *start < position).is_some() {}
+        let ready = old.map(|chunk| **chunk).or_else(|| Some(ready.next_if(|(start, _)| *start == position)?.1));
+        let chunk = ready.unwrap_or_else(|| {
+            let chunk = cut.known(position).unwrap_or_else(|| cut.hashed(position, &mut scratch));
+            let from = *read.get_or_insert(position);
+            if position - from >= PIECE_BYTES {
+                new.release(Extent::new(from, position + 2 * u64::from(CHUNK_BYTES_MAX)));
+                read = None;
+            }
+            chunk
+        });
+        chunks.push(chunk);
+        position += u64::from(chunk.len_bytes);
+    }
+    Manifest::new(chunks)
+}
+
+/// Whether what changed next begins before a chunk's end, or with the first byte of the next one.
+fn reaches(changed: Option<&&Extent>, end: u64) -> bool {
+    changed.is_some_and(|extent| extent.start <= end)
+}
+
+/// Where the base's chunks are not the new image's, or may not be: those that a change reaches, and everything behind the base's end.
+fn touched(base: &[Chunk], changed: &[Extent], len_bytes: u64) -> Vec<Extent> {
+    let mut changed = changed.iter().peekable();
+    let (mut touched, mut position) = (Vec::new(), 0);
+    for chunk in base {
+        let end = position + u64::from(chunk.len_bytes);
+        while changed.next_if(|extent| extent.end <= position).is_some() {}
+        if reaches(changed.peek(), end) {
+            touched.push(Extent::new(position, end.min(len_bytes)));
+        }
+        position = end;
+    }
+    touched.push(Extent::new(position, len_bytes));
+    normalise(touched)
+}
+
+/// Divides what is long, so that each piece but the last is of `PIECE_BYTES`, and none is much shorter.
+fn pieces(extent: Extent) -> impl Iterator<Item = Extent> {
+    let count = (extent.len_bytes() / PIECE_BYTES).max(1);
+    (0..count).map(move |number| {
+        let start = extent.start + number * PIECE_BYTES;
+        Extent::new(start, if number + 1 == count { extent.end } else { start + PIECE_BYTES })
+    })
 }
 
 /// The chunks of zeros, and of bases, that stand somewhere else in the new image.
@@ -99,76 +161,34 @@ impl Elsewhere<'_> {
     }
 }
 
-/// Neighbouring chunks of the new image, some of them not hashed yet.
-struct Batch {
-    chunks: Vec<Chunk>,
-    to_hash: Vec<(usize, Extent)>,
-}
-
-/// Cuts the new image, from its begin to its end.
-struct Cuts<'a> {
+/// Finds chunks by where they begin.
+struct Cut<'a> {
     new: &'a Image,
-    base: Peekable<slice::Iter<'a, Chunk>>,
-    base_position: u64,
-    changed: Peekable<slice::Iter<'a, Extent>>,
     elsewhere: Option<Elsewhere<'a>>,
-    position: u64,
-    scratch: Vec<u8>,
 }
 
-impl Iterator for Cuts<'_> {
-    type Item = Batch;
-
-    fn next(&mut self) -> Option<Batch> {
-        let mut batch = Batch { chunks: Vec::new(), to_hash: Vec::new() };
-        while self.position < self.new.len_bytes()
-            && batch.to_hash.len() < HASH_BATCH
-            && batch.chunks.len() < CHUNK_BATCH
-        {
-            let (chunk, is_known) = self.cut();
-            let end = self.position + u64::from(chunk.len_bytes);
-            if !is_known {
-                batch.to_hash.push((batch.chunks.len(), Extent::new(self.position, end)));
-            }
-            batch.chunks.push(chunk);
-            self.position = end;
-        }
-        (!batch.chunks.is_empty()).then_some(batch)
-    }
-}
-
-impl Cuts<'_> {
-    /// The chunk at `position`, and whether its hash is known.
-    fn cut(&mut self) -> (Chunk, bool) {
-        let position = self.position;
-        while self.base_position < position
-            && let Some(chunk) = self.base.next()
-        {
-            self.base_position += u64::from(chunk.len_bytes);
-        }
-        while self.changed.next_if(|extent| extent.end <= position).is_some() {}
-        let unchanged_before = self.changed.peek().map_or(u64::MAX, |extent| extent.start);
-
-        if self.base_position == position
-            && let Some(chunk) = self.base.peek()
-            && position + u64::from(chunk.len_bytes) < unchanged_before
-        {
-            return (**chunk, true);
-        }
-
+impl Cut<'_> {
+    /// The chunk at `position`, where it costs nothing to find out.
+    fn known(&self, position: u64) -> Option<Chunk> {
         if let Some(chunk) = self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.chunk(position)) {
-            return (chunk, true);
+            return Some(chunk);
         }
+        let window = self.window(position);
+        // Zeros have no cut points: the chunker would give the largest chunk.
+        (window.len_bytes() == u64::from(CHUNK_BYTES_MAX) && self.new.is_zero(window))
+            .then(|| Chunk { hash: Hash::of_zeros(CHUNK_BYTES_MAX), len_bytes: CHUNK_BYTES_MAX })
+    }
 
-        // A cut depends on nothing behind the largest chunk.
-        let window = Extent::new(position, self.new.len_bytes().min(position + u64::from(CHUNK_BYTES_MAX)));
-        if window.len_bytes() == u64::from(CHUNK_BYTES_MAX) && self.new.is_hole(window) {
-            // Zeros have no cut points: the chunker would give the largest chunk.
-            return (Chunk { hash: Hash::of_zeros(CHUNK_BYTES_MAX), len_bytes: CHUNK_BYTES_MAX }, true);
-        }
-        let bytes = self.new.read(window, &mut self.scratch).unwrap_or_default();
-        let (_, len_bytes) = cutter(bytes).cut(0, bytes.len());
-        (Chunk { hash: Hash::from_bytes([0; 32]), len_bytes: len_bytes as u32 }, false)
+    /// The chunk at `position`, in any case.
+    fn hashed(&self, position: u64, scratch: &mut Vec<u8>) -> Chunk {
+        let bytes = self.new.read(self.window(position), scratch).unwrap_or_default();
+        let (_, end) = cutter(bytes).cut(0, bytes.len());
+        Chunk { hash: Hash::of(bytes.get(..end).unwrap_or_default()), len_bytes: end as u32 }
+    }
+
+    /// A cut depends on nothing behind the largest chunk.
+    fn window(&self, position: u64) -> Extent {
+        Extent::new(position, self.new.len_bytes().min(position + u64::from(CHUNK_BYTES_MAX)))
     }
 }
 
