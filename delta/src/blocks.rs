@@ -1,6 +1,10 @@
 //! Where the blocks of a base stand, by content. A hint: every hit is compared with the base's bytes before anything is built on it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    fmt,
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use twox_hash::XxHash3_64;
 
@@ -26,12 +30,19 @@ const EMPTY: Slot = Slot { block: u32::MAX, tag: u32::MAX };
 /// An index of the 4 KiB blocks of an image by content, zeros left out. Of equal blocks the first is listed. Some 16 bytes for each block.
 ///
 /// The hash is XXH3, which a guest can make collide at will: that costs it hits, and never gives wrong bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct BlockIndex {
     /// Root of the image.
     root: Hash,
     /// Open addressing; a power of two long.
-    slots: Vec<Slot>,
+    slots: Slots,
+}
+
+/// The table, in the bytes that are stored: one that was made is of two megabytes for each GiB, and most of a stored one is never looked at.
+enum Slots {
+    Owned(Vec<[u8; SLOT_BYTES]>),
+    /// Where it stands in a file that holds still.
+    Mapped(Image, Range<usize>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +54,8 @@ struct Slot {
 }
 
 impl Slot {
-    fn encode(self) -> [u8; SLOT_BYTES] {
-        (u64::from(self.tag) << 32 | u64::from(self.block)).to_le_bytes()
+    const fn encode(self) -> [u8; SLOT_BYTES] {
+        ((self.tag as u64) << 32 | self.block as u64).to_le_bytes()
     }
 
     fn decode(bytes: [u8; SLOT_BYTES]) -> Slot {
@@ -53,20 +64,51 @@ impl Slot {
     }
 }
 
+impl Slots {
+    fn as_slice(&self) -> &[[u8; SLOT_BYTES]] {
+        match self {
+            Slots::Owned(slots) => slots,
+            Slots::Mapped(file, range) => file.as_slice().get(range.clone()).unwrap_or_default().as_chunks().0,
+        }
+    }
+
+    /// The table in memory of its own.
+    fn into_owned(self) -> Vec<[u8; SLOT_BYTES]> {
+        match self {
+            Slots::Owned(slots) => slots,
+            mapped => mapped.as_slice().to_vec(),
+        }
+    }
+}
+
+impl PartialEq for Slots {
+    fn eq(&self, other: &Slots) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Slots {}
+
+impl fmt::Debug for BlockIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockIndex").field("root", &self.root).field("slots", &self.slots.as_slice().len()).finish()
+    }
+}
+
 impl BlockIndex {
     /// Reads all data of `image`, whose manifest has this root, on all CPUs, and lists its whole blocks.
     pub fn build(image: &Image, root: Hash) -> Result<BlockIndex> {
         let hashed = hashed(image, image.data())?;
         let count = hashed.len();
-        let mut index = BlockIndex { root, slots: vec![EMPTY; (count + count / 2 + 1).next_power_of_two()] };
-        hashed.into_iter().for_each(|block| index.list(block));
-        Ok(index)
+        let mut slots = vec![EMPTY.encode(); (count + count / 2 + 1).next_power_of_two()];
+        hashed.into_iter().for_each(|block| list(&mut slots, block));
+        Ok(BlockIndex { root, slots: Slots::Owned(slots) })
     }
 
     /// The index of `image`, whose manifest has this root, from the index of an older one that it equals outside of `changed`: only what is in there is read.
     /// `None` if so much was added that blocks would find no room; then it is time to [build](BlockIndex::build) one anew.
-    pub fn follow(mut self, image: &Image, root: Hash, changed: &[Extent]) -> Result<Option<BlockIndex>> {
-        self.root = root;
+    pub fn follow(self, image: &Image, root: Hash, changed: &[Extent]) -> Result<Option<BlockIndex>> {
+        let mut slots = self.slots.into_owned();
         let changed = whole_blocks(changed);
         let blocks = image.len_bytes() / BLOCK_BYTES;
         let mut stays = vec![true; blocks as usize];
@@ -74,26 +116,15 @@ impl BlockIndex {
             let range = (extent.start / BLOCK_BYTES).min(blocks)..(extent.end / BLOCK_BYTES).min(blocks);
             stays[range.start as usize..range.end as usize].fill(false);
         }
-        for slot in &mut self.slots {
-            if !stays.get(slot.block as usize).is_some_and(|stays| *stays) {
-                *slot = EMPTY;
+        for slot in &mut slots {
+            if !stays.get(Slot::decode(*slot).block as usize).is_some_and(|stays| *stays) {
+                *slot = EMPTY.encode();
             }
         }
         let data: Vec<Extent> = changed.iter().flat_map(|extent| clip(image.data(), *extent)).collect();
-        hashed(image, &data)?.into_iter().for_each(|block| self.list(block));
-        let taken = self.slots.iter().filter(|slot| **slot != EMPTY).count();
-        Ok((taken <= self.slots.len() / 4 * 3).then_some(self))
-    }
-
-    /// Lists a block, unless one like it is listed, or there is no room.
-    fn list(&mut self, (block, hash): (u32, u64)) {
-        let tag = tag(hash);
-        if self.probes(hash).any(|at| self.slots[at].tag == tag && self.slots[at] != EMPTY) {
-            return;
-        }
-        if let Some(at) = self.probes(hash).find(|at| self.slots[*at] == EMPTY) {
-            self.slots[at] = Slot { block, tag };
-        }
+        hashed(image, &data)?.into_iter().for_each(|block| list(&mut slots, block));
+        let taken = slots.iter().filter(|slot| **slot != EMPTY.encode()).count();
+        Ok((taken <= slots.len() / 4 * 3).then_some(BlockIndex { root, slots: Slots::Owned(slots) }))
     }
 
     /// Root of the image that it lists.
@@ -104,16 +135,11 @@ impl BlockIndex {
     /// Where the image may have a block with these bytes, as a byte position.
     pub(crate) fn find(&self, block: &[u8]) -> Option<u64> {
         let hash = XxHash3_64::oneshot(block);
-        let tag = tag(hash);
-        let mut slots = self.probes(hash).filter_map(|at| self.slots.get(at));
+        let (slots, tag) = (self.slots.as_slice(), tag(hash));
+        let mut probed = probes(slots, hash).filter_map(|at| slots.get(at)).map(|slot| Slot::decode(*slot));
         // Slots before it may have become empty.
-        let found = slots.find(|slot| slot.tag == tag && **slot != EMPTY)?;
+        let found = probed.find(|slot| slot.tag == tag && *slot != EMPTY)?;
         Some(u64::from(found.block) * BLOCK_BYTES)
-    }
-
-    fn probes(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
-        let mask = self.slots.len() - 1;
-        (0..PROBES).map(move |probe| (hash as usize).wrapping_add(probe) & mask)
     }
 
     /// The bytes that are stored.
@@ -125,7 +151,7 @@ impl BlockIndex {
 
     /// How many these are.
     pub(crate) fn encoded_len(&self) -> usize {
-        HEADER_BYTES + self.slots.len() * SLOT_BYTES
+        HEADER_BYTES + self.slots.as_slice().len() * SLOT_BYTES
     }
 
     pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
@@ -133,27 +159,60 @@ impl BlockIndex {
         out.extend(VERSION.to_le_bytes());
         out.extend([0; 2]);
         out.extend(self.root.as_bytes());
-        out.extend((self.slots.len() as u64).to_le_bytes());
-        self.slots.iter().for_each(|slot| out.extend_from_slice(&slot.encode()));
+        let slots = self.slots.as_slice();
+        out.extend((slots.len() as u64).to_le_bytes());
+        out.extend_from_slice(slots.as_flattened());
     }
 
     /// Reads what [`BlockIndex::encode`] wrote. What it lists is not checked here: it is only ever a hint.
     pub fn decode(bytes: &[u8]) -> Result<BlockIndex> {
-        let mut reader = Reader::new(Object::BlockIndex, bytes, 0);
-        reader.opening(MAGIC, VERSION)?;
-        if reader.u16()? != 0 {
-            return Err(reader.damaged("the reserved field must be zero"));
-        }
-        let root = reader.hash()?;
-        let count = reader.u64()?;
-        reader.limit("number of slots", count, (2 * BLOCKS_MAX).next_power_of_two() as u64)?;
-        // All at once: there are some hundred thousand for each GiB.
-        let (slots, rest) = bytes.get(HEADER_BYTES..).unwrap_or_default().as_chunks::<SLOT_BYTES>();
-        if !count.is_power_of_two() || slots.len() as u64 != count || !rest.is_empty() {
-            return Err(reader.damaged("the number of slots is not what follows"));
-        }
-        Ok(BlockIndex { root, slots: slots.iter().map(|slot| Slot::decode(*slot)).collect() })
+        let (root, table) = table(bytes)?;
+        Ok(BlockIndex { root, slots: Slots::Owned(bytes.get(table).unwrap_or_default().as_chunks().0.to_vec()) })
     }
+
+    /// The same of a part of a file, which stays there.
+    pub(crate) fn mapped(file: Image, part: Range<usize>) -> Result<BlockIndex> {
+        let (root, table) = table(file.as_slice().get(part.clone()).unwrap_or_default())?;
+        Ok(BlockIndex { root, slots: Slots::Mapped(file, part.start + table.start..part.start + table.end) })
+    }
+}
+
+/// The root in a stored index, and where its table stands.
+fn table(bytes: &[u8]) -> Result<(Hash, Range<usize>)> {
+    let mut reader = Reader::new(Object::BlockIndex, bytes, 0);
+    reader.opening(MAGIC, VERSION)?;
+    if reader.u16()? != 0 {
+        return Err(reader.damaged("the reserved field must be zero"));
+    }
+    let root = reader.hash()?;
+    let count = reader.u64()?;
+    reader.limit("number of slots", count, (2 * BLOCKS_MAX).next_power_of_two() as u64)?;
+    if !count.is_power_of_two() || reader.remaining() as u64 != count * SLOT_BYTES as u64 {
+        return Err(reader.damaged("the number of slots is not what follows"));
+    }
+    Ok((root, HEADER_BYTES..bytes.len()))
+}
+
+/// Lists a block, unless one like it is listed, or there is no room.
+fn list(slots: &mut [[u8; SLOT_BYTES]], (block, hash): (u32, u64)) {
+    let tag = tag(hash);
+    let mut room = None;
+    for at in probes(slots, hash) {
+        match Slot::decode(slots[at]) {
+            EMPTY => room = room.or(Some(at)),
+            listed if listed.tag == tag => return,
+            _ => {}
+        }
+    }
+    if let Some(at) = room {
+        slots[at] = Slot { block, tag }.encode();
+    }
+}
+
+/// The slots in which a block with this hash may stand.
+fn probes(slots: &[[u8; SLOT_BYTES]], hash: u64) -> impl Iterator<Item = usize> + use<> {
+    let mask = slots.len() - 1;
+    (0..PROBES).map(move |probe| (hash as usize).wrapping_add(probe) & mask)
 }
 
 /// The whole blocks in `data` that are not zeros: number and hash, in order, up to `BLOCKS_MAX`.

@@ -214,14 +214,14 @@ fn an_index_that_lies_about_the_very_file() {
     let scene = made();
     let truth = scene.read("A");
     let manifest = scan(&image(&truth).unwrap());
-    let blocks = Some(BlockIndex::build(&image(&truth).unwrap(), manifest.root()).unwrap());
+    let blocks = || Some(BlockIndex::build(&image(&truth).unwrap(), manifest.root()).unwrap());
     // Within the chunk that the delta changes, but not where it changes it; in a chunk that moves; in one that is kept.
     for (at, more) in [(1_799_000, &[][..]), (500_000, &[]), (1_200_000, &["--verify", "full"])] {
         let mut other = truth.clone();
         other[at] ^= 1;
         std::fs::write(scene.path("A"), &other).unwrap();
         let identity = FileIdentity::of(&std::fs::File::open(scene.path("A")).unwrap()).unwrap();
-        let lie = ImageIndex { identity, manifest: manifest.clone(), blocks: blocks.clone() };
+        let lie = ImageIndex { identity, manifest: manifest.clone(), blocks: blocks() };
         std::fs::write(scene.path("A.fdx"), lie.encode()).unwrap();
         let ran = scene.form(&[&APPLY[..], more].concat());
         assert_eq!(ran.code, 6, "{ran}");

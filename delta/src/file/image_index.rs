@@ -1,6 +1,6 @@
 //! The bytes of an image index: see FORMAT.md, "Image index".
 
-use std::{fs::File, io, os::unix::fs::MetadataExt};
+use std::{fs::File, ops::Range, os::unix::fs::MetadataExt};
 
 use twox_hash::XxHash3_128;
 
@@ -54,7 +54,7 @@ impl FileIdentity {
 
 /// What is known of an image, kept in a file beside it, so that the image need not be read again. A hint: it counts only as long as the file's identity is
 /// the one recorded.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ImageIndex {
     /// The file that was read.
     pub identity: FileIdentity,
@@ -111,51 +111,70 @@ impl ImageIndex {
 
     /// Reads what [`ImageIndex::encode`] wrote; anything else is refused.
     pub fn decode(bytes: &[u8]) -> Result<ImageIndex> {
-        let object = Object::ImageIndex;
-        let mut reader = Reader::new(object, bytes, 0);
-        reader.opening(MAGIC, VERSION)?;
-        let (content, checksum) =
-            bytes.split_last_chunk().ok_or_else(|| reader.damaged("it ends before its checksum"))?;
-        if XxHash3_128::oneshot(content) != u128::from_le_bytes(*checksum) {
-            return Err(reader.damaged("its checksum is not that of its bytes"));
-        }
-
-        let mut reader = Reader::new(object, content, 0);
-        reader.opening(MAGIC, VERSION)?;
-        if reader.u16()? != 0 {
-            return Err(reader.damaged("the reserved field must be zero"));
-        }
-        let identity = FileIdentity {
-            device: reader.u64()?,
-            inode: reader.u64()?,
-            len_bytes: reader.u64()?,
-            modified: (reader.u64()?, reader.u32()?),
-            changed: (reader.u64()?, reader.u32()?),
-        };
-        let (manifest_len, blocks_len) = (reader.u64()?, reader.u64()?);
-        let parts = content.get(HEADER_BYTES..).unwrap_or_default();
-        let manifest_len = usize::try_from(manifest_len).ok();
-        let (manifest, blocks) = manifest_len
-            .and_then(|len| parts.split_at_checked(len))
-            .filter(|(_, blocks)| blocks.len() as u64 == blocks_len)
-            .ok_or_else(|| reader.damaged("its parts are not as long as it says"))?;
-        let manifest = Manifest::decode(manifest)?;
-        let blocks = if blocks.is_empty() { None } else { Some(BlockIndex::decode(blocks)?) };
-        let is_other = |blocks: &BlockIndex| blocks.root() != manifest.root();
-        if manifest.image_len_bytes() != identity.len_bytes || blocks.as_ref().is_some_and(is_other) {
-            return Err(Error::damaged(object, HEADER_BYTES as u64, "its parts are of different images"));
-        }
-        Ok(ImageIndex { identity, manifest, blocks })
+        let parts = parts(bytes)?;
+        let blocks = parts.blocks.map(|range| BlockIndex::decode(bytes.get(range).unwrap_or_default()));
+        ImageIndex::of(parts.identity, parts.manifest, blocks.transpose()?)
     }
 
-    /// Reads an index from its file, whose length is held against a limit first.
-    pub fn read(mut file: File) -> Result<ImageIndex> {
+    /// Reads an index from its file, whose length is held against a limit first. The file is mapped: like an image, it must hold still as long as this value
+    /// lives, and a newer one takes its name instead.
+    pub fn read(file: File) -> Result<ImageIndex> {
         let object = Object::ImageIndex;
         let len_bytes = file.metadata().map_err(Error::io("stat", object))?.len();
         Reader::new(object, &[], 0).limit("length", len_bytes, IMAGE_INDEX_BYTES_MAX)?;
-        let mut bytes = Vec::with_capacity(len_bytes as usize);
-        io::Read::read_to_end(&mut io::Read::take(&mut file, IMAGE_INDEX_BYTES_MAX), &mut bytes)
-            .map_err(Error::io("read", object))?;
-        ImageIndex::decode(&bytes)
+        let file = Image::from_file(file)?;
+        let parts = parts(file.as_slice())?;
+        let blocks = parts.blocks.map(|range| BlockIndex::mapped(file, range));
+        ImageIndex::of(parts.identity, parts.manifest, blocks.transpose()?)
     }
+
+    fn of(identity: FileIdentity, manifest: Manifest, blocks: Option<BlockIndex>) -> Result<ImageIndex> {
+        let is_other = |blocks: &BlockIndex| blocks.root() != manifest.root();
+        if manifest.image_len_bytes() != identity.len_bytes || blocks.as_ref().is_some_and(is_other) {
+            let reason = "its parts are of different images";
+            return Err(Error::damaged(Object::ImageIndex, HEADER_BYTES as u64, reason));
+        }
+        Ok(ImageIndex { identity, manifest, blocks })
+    }
+}
+
+/// What stands in an index's bytes.
+struct Parts {
+    identity: FileIdentity,
+    manifest: Manifest,
+    /// Where the block index is, if there is one.
+    blocks: Option<Range<usize>>,
+}
+
+fn parts(bytes: &[u8]) -> Result<Parts> {
+    let object = Object::ImageIndex;
+    let mut reader = Reader::new(object, bytes, 0);
+    reader.opening(MAGIC, VERSION)?;
+    let (content, checksum) = bytes.split_last_chunk().ok_or_else(|| reader.damaged("it ends before its checksum"))?;
+    if XxHash3_128::oneshot(content) != u128::from_le_bytes(*checksum) {
+        return Err(reader.damaged("its checksum is not that of its bytes"));
+    }
+
+    let mut reader = Reader::new(object, content, 0);
+    reader.opening(MAGIC, VERSION)?;
+    if reader.u16()? != 0 {
+        return Err(reader.damaged("the reserved field must be zero"));
+    }
+    let identity = FileIdentity {
+        device: reader.u64()?,
+        inode: reader.u64()?,
+        len_bytes: reader.u64()?,
+        modified: (reader.u64()?, reader.u32()?),
+        changed: (reader.u64()?, reader.u32()?),
+    };
+    let (manifest_len, blocks_len) = (reader.u64()?, reader.u64()?);
+    let parts = content.get(HEADER_BYTES..).unwrap_or_default();
+    let manifest_len = usize::try_from(manifest_len).ok();
+    let (manifest, blocks) = manifest_len
+        .and_then(|len| parts.split_at_checked(len))
+        .filter(|(_, blocks)| blocks.len() as u64 == blocks_len)
+        .ok_or_else(|| reader.damaged("its parts are not as long as it says"))?;
+    let blocks_at = HEADER_BYTES + manifest.len();
+    let blocks = (!blocks.is_empty()).then_some(blocks_at..content.len());
+    Ok(Parts { identity, manifest: Manifest::decode(manifest)?, blocks })
 }
