@@ -1,5 +1,7 @@
 //! Streams of a frame: one zstd frame each, with or without bytes of the bases before its window.
 
+use std::slice;
+
 use zstd::zstd_safe::{
     CCtx, CParameter, DCtx, DParameter, ResetDirective, compress_bound, find_frame_compressed_size,
     get_frame_content_size,
@@ -12,8 +14,11 @@ const WINDOW_LOG: u32 = (2 * FRAME_CONTENT_BYTES_MAX).next_power_of_two().ilog2(
 
 /// The hash table that zstd has at level 5, for streams as long as a frame's.
 const TABLE_LOG_USUAL: u32 = 19;
+const TABLE_LOG_MIN: u32 = 12;
+const TABLE_LOG_MAX: u32 = 21;
 
-/// Compresses streams one after the other. What the first one costs in memory serves all.
+/// Compresses streams one after the other. What the first one costs in memory serves all: zstd's tables for one stream are several MiB, and touching so much
+/// memory for the first time takes longer than compressing a short stream.
 pub(super) struct Compressor(CCtx<'static>);
 
 impl Compressor {
@@ -27,25 +32,39 @@ impl Compressor {
     pub(super) fn zstd(&mut self, bytes: &[u8], prefix_bytes: usize, level: i32) -> Option<Vec<u8>> {
         let (prefix, bytes) = bytes.split_at_checked(prefix_bytes)?;
         let known = "zstd knows its own parameters";
+        self.0.reset(ResetDirective::SessionAndParameters).expect(known);
+        self.0.set_parameter(CParameter::CompressionLevel(level)).expect(known);
         if prefix.is_empty() {
-            self.0.reset(ResetDirective::SessionAndParameters).expect(known);
-            self.0.set_parameter(CParameter::CompressionLevel(level)).expect(known);
             return compress(&mut self.0, bytes);
         }
-        // A context that has a prefix may not outlive it.
-        let mut context = CCtx::create();
-        context.set_parameter(CParameter::CompressionLevel(level)).expect(known);
-        context.set_parameter(CParameter::WindowLog(WINDOW_LOG)).expect(known);
-        // Our faster levels have room for half a million positions at most, and forget the oldest first: the prefix. It must know that until what stands on it, which comes
-        // first and is about as long, is through. More room costs time, in caches that miss.
-        if level < ZSTD_LEVEL_SMALL {
+        self.0.set_parameter(CParameter::WindowLog(WINDOW_LOG)).expect(known);
+        let positions = (prefix_bytes + bytes.len()).next_power_of_two().ilog2();
+        let table_log = if level < ZSTD_LEVEL_SMALL {
+            // Our faster levels have room for half a million positions at most, and forget the oldest first: the prefix. It must know that until what stands on it,
+            // which comes first and is about as long, is through. More room costs time, in caches that miss.
             let remembered = (2 * prefix_bytes).min(prefix_bytes + bytes.len());
-            let table_log = remembered.next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, WINDOW_LOG);
-            context.set_parameter(CParameter::HashLog(table_log)).expect(known);
-        }
-        context.ref_prefix(prefix).ok()?;
-        compress(&mut context, bytes)
+            remembered.next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, WINDOW_LOG)
+        } else {
+            // The slower one has room for four million, whatever the stream's length.
+            positions.clamp(TABLE_LOG_MIN, TABLE_LOG_MAX)
+        };
+        self.0.set_parameter(CParameter::HashLog(table_log)).expect(known);
+        compress_behind(&mut self.0, prefix, bytes)
     }
+}
+
+/// As [`compress`], with a prefix for this one stream.
+#[expect(
+    unsafe_code,
+    reason = "the binding ties a context to a prefix for as long as the context lives, zstd for one stream"
+)]
+fn compress_behind(context: &mut CCtx<'static>, prefix: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
+    // SAFETY: zstd reads a prefix until the next stream is complete or the session is reset (zstd.h, `ZSTD_CCtx_refPrefix`). The reset comes before we return, and
+    // nothing in between unwinds but for want of memory, which ends the process; so nobody reads it after its borrow has ended.
+    let prefix: &'static [u8] = unsafe { slice::from_raw_parts(prefix.as_ptr(), prefix.len()) };
+    let out = context.ref_prefix(prefix).ok().and_then(|_| compress(context, bytes));
+    context.reset(ResetDirective::SessionOnly).expect("a session can always be reset");
+    out
 }
 
 fn compress(context: &mut CCtx<'_>, bytes: &[u8]) -> Option<Vec<u8>> {
