@@ -25,7 +25,7 @@ fn bytes(file: &File) -> Vec<u8> {
 
 #[test]
 fn a_spool_takes_frames_in_any_order_and_gives_them_back_verified() {
-    let new = image(&noise(1, 11 * MIB)).unwrap();
+    let new = image(&noise(1, 5 * MIB)).unwrap();
     let mut frames = Vec::new();
     let encoded = encode(&[], &new, &scan(&new), &[], &mut frames, &mut |_, _| {}).unwrap();
     let index = encoded.index;

@@ -14,9 +14,9 @@ use crate::{
     error::{Error, Object},
     image::whole_blocks,
     limits::{
-        BASES_MAX, BLOCK_BYTES, EDITS_SAMPLE_BYTES, ENCODE_THREADS_MAX, FRAME_CONTENT_BYTES_TARGET,
-        FRAMES_IN_FLIGHT_PER_THREAD, RECORDS_BYTES_TARGET, REDUNDANT_RATIO, REDUNDANT_SAMPLE_BYTES, SMALL_DELTA_BYTES,
-        ZSTD_LEVEL, ZSTD_LEVEL_REDUNDANT, ZSTD_LEVEL_SMALL,
+        BASES_MAX, BLOCK_BYTES, EDITS_SAMPLE_BYTES, ENCODE_THREADS_MAX, FRAME_CONTENT_BYTES_FIRST,
+        FRAME_CONTENT_BYTES_TARGET, FRAMES_BEFORE_DOUBLE, FRAMES_IN_FLIGHT_PER_THREAD, RECORDS_BYTES_TARGET,
+        REDUNDANT_RATIO, REDUNDANT_SAMPLE_BYTES, SMALL_DELTA_BYTES, ZSTD_LEVEL, ZSTD_LEVEL_REDUNDANT, ZSTD_LEVEL_SMALL,
     },
     parallel,
 };
@@ -74,7 +74,8 @@ pub fn encode_moved(
     let level = if changed_bytes <= SMALL_DELTA_BYTES { ZSTD_LEVEL_SMALL } else { ZSTD_LEVEL };
     let coder = Coder { bases: bases.iter().map(|base| base.image).collect(), new, new_manifest, level };
     let mut steps = Steps::new(bases, new, new_manifest, &changed, moved);
-    let batches = std::iter::from_fn(|| Some(take_frame(&mut steps)).filter(|steps| !steps.is_empty()));
+    let batches = frame_contents().map(|content_bytes| take_frame(&mut steps, content_bytes));
+    let batches = batches.take_while(|steps| !steps.is_empty());
     let mut frames = Vec::new();
     let mut totals = Totals::default();
     let take = |coded: Coded| {
@@ -103,11 +104,17 @@ const STEP_BYTES: usize = 18;
 const PART_BYTES: usize = 12;
 const CHUNK_BYTES: usize = 4;
 
-/// The steps of one frame: until it has enough new bytes, or records.
-fn take_frame(steps: &mut impl Iterator<Item = Step>) -> Vec<Step> {
+/// How many new bytes each frame is to carry: the first ones few, so that all CPUs have a part in a small delta, and soon more, which compress better together.
+fn frame_contents() -> impl Iterator<Item = u64> {
+    let doubled = std::iter::successors(Some(FRAME_CONTENT_BYTES_FIRST), |bytes| Some(bytes.saturating_mul(2)));
+    doubled.flat_map(|bytes| [bytes.min(FRAME_CONTENT_BYTES_TARGET); FRAMES_BEFORE_DOUBLE])
+}
+
+/// The steps of one frame: until it has that many new bytes, or enough records.
+fn take_frame(steps: &mut impl Iterator<Item = Step>, frame_bytes: u64) -> Vec<Step> {
     let (mut content_bytes, mut records_bytes) = (0, 0);
     let mut taken = Vec::new();
-    while content_bytes < FRAME_CONTENT_BYTES_TARGET && records_bytes < RECORDS_BYTES_TARGET {
+    while content_bytes < frame_bytes && records_bytes < RECORDS_BYTES_TARGET {
         let Some(step) = steps.next() else { break };
         records_bytes += STEP_BYTES;
         if let Source::New { count, parts, .. } = &step.source {
