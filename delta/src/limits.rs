@@ -24,7 +24,7 @@ pub const BASES_MAX: usize = 16;
 pub const FRAME_CONTENT_BYTES_FIRST: u64 = 1 << 20;
 /// Frames of one size.
 pub const FRAMES_BEFORE_DOUBLE: usize = 2;
-/// A frame is closed once it carries this many new bytes, before compression: they compress together.
+/// New bytes of every later frame: they compress together.
 pub const FRAME_CONTENT_BYTES_TARGET: u64 = 4 << 20;
 /// Most new bytes in a frame, before compression: the target, and one more run of chunks. Also the most that it takes from bases to decode them.
 pub const FRAME_CONTENT_BYTES_MAX: u64 = FRAME_CONTENT_BYTES_TARGET + NEW_RUN_BYTES_MAX;

@@ -1,48 +1,42 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Mutex, PoisonError, mpsc},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
 };
 
 use crate::{Result, limits::THREADS_MAX};
 
-/// Runs jobs `0..count`, as [`each`] does.
+/// Runs jobs `0..count` on the CPUs there are and returns their results in the order of the jobs, so that what is computed never depends on the number of
+/// threads. A thread that has nothing to do takes the next job. `state` is made once per thread (a buffer, a compression context). After an error no new job
+/// begins; the error of the lowest job is returned.
 pub(crate) fn map<S, T: Send>(
     count: usize,
     state: impl Fn() -> S + Sync,
     job: impl Fn(&mut S, usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
-    each(count, 0..count, state, job)
-}
-
-/// Runs jobs, at most `count`, on the CPUs there are and returns their results in the order of the jobs, so that what is computed never depends on the number
-/// of threads. A thread that has nothing to do takes the next job; making jobs may be work itself, and one thread at a time does it. `state` is made once per
-/// thread (a buffer, a compression context). After an error no new job begins; the error of the lowest job is returned.
-pub(crate) fn each<J, S, T: Send>(
-    count: usize,
-    jobs: impl Iterator<Item = J> + Send,
-    state: impl Fn() -> S + Sync,
-    job: impl Fn(&mut S, J) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
     let threads = threads().min(count);
     if threads <= 1 {
         let mut state = state();
-        return jobs.map(|next| job(&mut state, next)).collect();
+        return (0..count).map(|number| job(&mut state, number)).collect();
     }
 
-    let jobs = Mutex::new((jobs.enumerate(), true));
-    let done = Mutex::new(Vec::new());
-    let take = || {
-        let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.1.then(|| jobs.0.next()).flatten()
-    };
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(count));
     let work = || {
         let mut state = state();
-        while let Some((number, next)) = take() {
-            let result = job(&mut state, next);
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                break;
+            }
+            let result = job(&mut state, number);
             if result.is_err() {
-                jobs.lock().unwrap_or_else(PoisonError::into_inner).1 = false;
+                next.store(count, Ordering::Relaxed);
             }
             done.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
         }
@@ -63,7 +57,7 @@ pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
 }
 
-/// As [`each`], with each result handed to `take` on the calling thread, in the order of the jobs and while they go on. For each thread at most `ahead` jobs are
+/// As [`map`], with each result handed to `take` on the calling thread, in the order of the jobs and while they go on. For each thread at most `ahead` jobs are
 /// begun and not yet taken, and there are at most `threads_max` threads: that bounds memory. After an error nothing more is handed on.
 pub(crate) fn in_order<J, S, T: Send>(
     threads_max: usize,

@@ -96,6 +96,8 @@ impl Home {
         let before = self.on_the_wire()?;
         let (command, used, summary) = commit(&cluster.form(1), SOURCE, &[near, far])?;
         let wire_bytes = self.on_the_wire()? - before;
+        // What they do after it must not run beside the next tool.
+        until_idle([near, far].into_iter())?;
         source.add(command);
         match used.as_slice() {
             [near, far] => {

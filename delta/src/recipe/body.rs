@@ -14,6 +14,7 @@ const WINDOW_LOG: u32 = (2 * FRAME_CONTENT_BYTES_MAX).next_power_of_two().ilog2(
 
 /// The hash table that zstd has at level 5, for streams as long as a frame's.
 const TABLE_LOG_USUAL: u32 = 19;
+/// The smallest and the largest that our slower level gets. Of more than two million positions, twice the room finds nothing more.
 const TABLE_LOG_MIN: u32 = 12;
 const TABLE_LOG_MAX: u32 = 21;
 
@@ -38,15 +39,14 @@ impl Compressor {
             return compress(&mut self.0, bytes);
         }
         self.0.set_parameter(CParameter::WindowLog(WINDOW_LOG)).expect(known);
-        let positions = (prefix_bytes + bytes.len()).next_power_of_two().ilog2();
+        let positions = prefix_bytes + bytes.len();
         let table_log = if level < ZSTD_LEVEL_SMALL {
             // Our faster levels have room for half a million positions at most, and forget the oldest first: the prefix. It must know that until what stands on it,
             // which comes first and is about as long, is through. More room costs time, in caches that miss.
-            let remembered = (2 * prefix_bytes).min(prefix_bytes + bytes.len());
-            remembered.next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, WINDOW_LOG)
+            (2 * prefix_bytes).min(positions).next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, WINDOW_LOG)
         } else {
-            // The slower one has room for four million, whatever the stream's length.
-            positions.clamp(TABLE_LOG_MIN, TABLE_LOG_MAX)
+            // The slower one has room for four million, however short the stream.
+            positions.next_power_of_two().ilog2().clamp(TABLE_LOG_MIN, TABLE_LOG_MAX)
         };
         self.0.set_parameter(CParameter::HashLog(table_log)).expect(known);
         compress_behind(&mut self.0, prefix, bytes)

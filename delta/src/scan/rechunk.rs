@@ -6,7 +6,8 @@ use crate::{
     scan::cutter,
 };
 
-/// What is cut in one piece, where much lies together: a cut that begins anywhere meets the true ones after some chunks, which are cut twice.
+/// What is cut in one piece, where much lies together: cuts from anywhere on meet the true ones after some chunks, which are cut twice (2 to 4 % of the bytes, in
+/// pieces of this size). Where they never meet, as in long stretches of one pattern, everything is.
 const PIECE_BYTES: u64 = 8 << 20;
 
 /// The manifest of `new`, given the manifest of a base and all extents where the two differ (more is allowed, and costs time). Equal to a full scan, byte
@@ -92,8 +93,8 @@ fn cut_and_hash(new: &Image, base: &[Chunk], changed: &[Extent], elsewhere: Opti
         let old = base.peek().filter(|_| base_position == position);
         let old = old.filter(|chunk| !reaches(changed.peek(), position + u64::from(chunk.len_bytes)));
         while ready.next_if(|(start, _)| *start < position).is_some() {}
-        let ready = old.map(|chunk| **chunk).or_else(|| Some(ready.next_if(|(start, _)| *start == position)?.1));
-        let chunk = ready.unwrap_or_else(|| {
+        let found = old.map(|chunk| **chunk).or_else(|| Some(ready.next_if(|(start, _)| *start == position)?.1));
+        let chunk = found.unwrap_or_else(|| {
             let chunk = cut.known(position).unwrap_or_else(|| cut.hashed(position, &mut scratch));
             let from = *read.get_or_insert(position);
             if position - from >= PIECE_BYTES {
