@@ -1,6 +1,6 @@
 //! Whole updates of every pair, with every tool, in turns.
 //!
-//! All images of a pair are brought into the page cache before each run. Each round runs each tool once: in order, in the opposite order, beginning with the
+//! All images of a pair are brought into the page cache before each run, and everything written before it onto the disk. Each round runs each tool once: in order, in the opposite order, beginning with the
 //! middle one. What a run leaves is compared with the new image (the first time with cmp, then in a process of ours that skips holes) and removed; a standby
 //! image is made the base again. A target is done when its image is durable: the fsync that its tool did not do is added to its time.
 
@@ -147,6 +147,8 @@ fn update(entry: &mut Entry, pair: &Pair, room: &Path, standby: &Path, round: us
     // Reads ahead of the run what a kernel may have dropped since the last one.
     let images: Vec<&Path> = pair.bases.iter().chain([&pair.new]).map(PathBuf::as_path).chain([standby]).collect();
     yardstick("warm", &images)?;
+    // What earlier runs wrote is on disk: writing it back would take from this one's time.
+    rustix::fs::sync();
     let job = Job { bases: &pair.bases, new: &pair.new, state: &entry.state, work: &work, standby };
     let (mut source, mut target) = (Usage::default(), Usage::default());
     let update = entry.tool.update(&job, &mut source, &mut target);
