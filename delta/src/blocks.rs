@@ -38,7 +38,7 @@ pub struct BlockIndex {
     slots: Slots,
 }
 
-/// The table, in the bytes that are stored: one that was made is of two megabytes for each GiB, and most of a stored one is never looked at.
+/// The table, in the bytes that are stored: four MiB for each GiB of data. One in a file stays there, and only the slots that are asked for are read.
 enum Slots {
     Owned(Vec<[u8; SLOT_BYTES]>),
     /// Where it stands in a file that holds still.
@@ -190,7 +190,7 @@ fn table(bytes: &[u8]) -> Result<(Hash, Range<usize>)> {
     if !count.is_power_of_two() || reader.remaining() as u64 != count * SLOT_BYTES as u64 {
         return Err(reader.damaged("the number of slots is not what follows"));
     }
-    Ok((root, HEADER_BYTES..bytes.len()))
+    Ok((root, bytes.len() - reader.remaining()..bytes.len()))
 }
 
 /// Lists a block, unless one like it is listed, or there is no room.

@@ -22,7 +22,7 @@ pub const BASES_MAX: usize = 16;
 
 /// New bytes of the first frame, before compression. What follows carries twice as much every `FRAMES_BEFORE_DOUBLE` frames, up to `FRAME_CONTENT_BYTES_TARGET`.
 pub const FRAME_CONTENT_BYTES_FIRST: u64 = 1 << 20;
-/// Frames of one size.
+/// Frames of the same size before it doubles.
 pub const FRAMES_BEFORE_DOUBLE: usize = 2;
 /// New bytes of every later frame: they compress together.
 pub const FRAME_CONTENT_BYTES_TARGET: u64 = 4 << 20;
@@ -87,8 +87,11 @@ pub const THREADS_MAX: usize = 8;
 pub const COMPARED_BYTES_MAX: u64 = 64 << 20;
 /// What a thread reads of an image at a time. With `THREADS_MAX` it bounds how much of that is in the memory of the process.
 pub const SLICE_BYTES: u64 = 4 << 20;
-/// What a thread takes at a time at least, where what there is to read lies scattered: to let go of it afterwards interrupts all other threads.
+/// Scattered extents are grouped into jobs of about this many bytes, and pages are released once for each: to release any (`madvise`) makes every CPU that runs
+/// one of our threads flush its TLB.
 pub const JOB_BYTES: u64 = 1 << 20;
+/// Longest piece that a thread cuts and hashes without a release.
+pub const PIECE_BYTES_MAX: u64 = 8 << 20;
 /// Runs of moved blocks that are listed for one `SLICE_BYTES`: with more, hardly a whole chunk lies in one.
 pub const MOVED_RUNS_PER_SLICE_MAX: usize = SLICE_BYTES as usize / CHUNK_BYTES_AVG as usize;
 /// What a thread reads at a time from a live image: small enough to be compared while it is in the CPU's cache.

@@ -52,7 +52,7 @@ pub(crate) fn map<S, T: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Threads that share a piece of work that is long enough.
+/// How many threads [`map`] has when there are at least as many jobs.
 pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
 }

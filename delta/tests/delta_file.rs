@@ -172,13 +172,18 @@ fn an_image_index_has_one_encoding_and_any_other_is_refused() {
     let decoded = ImageIndex::decode(&bytes).unwrap();
     assert_eq!((decoded.identity, &decoded.manifest), (index.identity, &index.manifest));
     assert_eq!(decoded.encode(), bytes);
+    let from_file = |bytes: &[u8]| ImageIndex::read(memory_file(bytes).unwrap());
+    let read = from_file(&bytes).unwrap();
+    assert_eq!((read.encode(), read.blocks), (bytes.clone(), decoded.blocks));
     for bit in 0..bytes.len() * 8 {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         assert!(ImageIndex::decode(&damaged).is_err(), "bit {bit}");
+        assert!(bit % 997 > 0 || from_file(&damaged).is_err(), "bit {bit} in a file");
     }
     for len in 0..bytes.len() {
         assert!(ImageIndex::decode(&bytes[..len]).is_err(), "{len} bytes");
+        assert!(len % 97 > 0 || from_file(&bytes[..len]).is_err(), "{len} bytes in a file");
     }
     assert!(ImageIndex::decode(&[&bytes[..], &[0]].concat()).is_err());
 }

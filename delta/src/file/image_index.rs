@@ -5,7 +5,7 @@ use std::{fs::File, ops::Range, os::unix::fs::MetadataExt};
 use twox_hash::XxHash3_128;
 
 use crate::{
-    BlockIndex, Image, Manifest, Result,
+    BlockIndex, Extent, Image, Manifest, Result,
     codec::Reader,
     error::{Error, Object},
     limits::IMAGE_INDEX_BYTES_MAX,
@@ -122,8 +122,13 @@ impl ImageIndex {
         let object = Object::ImageIndex;
         let len_bytes = file.metadata().map_err(Error::io("stat", object))?.len();
         Reader::new(object, &[], 0).limit("length", len_bytes, IMAGE_INDEX_BYTES_MAX)?;
-        let file = Image::from_file(file)?;
+        let file = Image::from_file(file).map_err(|error| match error {
+            Error::Io { operation, source, .. } => Error::Io { operation, object, source },
+            other => other,
+        })?;
         let parts = parts(file.as_slice())?;
+        // The checksum took all of it.
+        file.release(Extent::new(0, len_bytes));
         let blocks = parts.blocks.map(|range| BlockIndex::mapped(file, range));
         ImageIndex::of(parts.identity, parts.manifest, blocks.transpose()?)
     }

@@ -70,7 +70,7 @@ pub(crate) fn slices(extent: Extent, len_bytes: u64) -> impl Iterator<Item = Ext
     (first..extent.end.div_ceil(len_bytes)).map(move |n| Extent::new(n * len_bytes, (n + 1) * len_bytes).and(extent))
 }
 
-/// Puts neighbours together until they have `len_bytes`, for as much work at a time.
+/// Groups neighbouring extents. A group is closed once it has at least `len_bytes`.
 pub(crate) fn batches(extents: impl Iterator<Item = Extent>, len_bytes: u64) -> Vec<Vec<Extent>> {
     let mut batches: Vec<Vec<Extent>> = Vec::new();
     let mut room_bytes = 0;

@@ -120,6 +120,7 @@ impl Image {
 #[expect(unsafe_code, reason = "mapping a file is unsafe by nature")]
 fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the contract of `Image` is that nobody changes the file while it is mapped. Images are bases, shadows and staged files of our own, with mode
-    // 0600, and never what a virtual machine runs on. Were it broken all the same, hashes would not match, or a read behind a truncated end raise SIGBUS.
+    // 0600, and never what a virtual machine runs on; or files that a user names for `form delta`, and their indexes, which a newer one replaces by rename. Were it
+    // broken all the same, hashes would not match, or a read behind a truncated end raise SIGBUS.
     unsafe { Mmap::map(file) }
 }

@@ -14,9 +14,10 @@ const WINDOW_LOG: u32 = (2 * FRAME_CONTENT_BYTES_MAX).next_power_of_two().ilog2(
 
 /// The hash table that zstd has at level 5, for streams as long as a frame's.
 const TABLE_LOG_USUAL: u32 = 19;
-/// The smallest and the largest that our slower level gets. Of more than two million positions, twice the room finds nothing more.
-const TABLE_LOG_MIN: u32 = 12;
-const TABLE_LOG_MAX: u32 = 21;
+/// The largest that a prefix gets: 32 MiB in each thread.
+const TABLE_LOG_MAX: u32 = 23;
+/// The smallest and the largest of our slower level.
+const TABLE_LOG_SLOW: (u32, u32) = (12, 21);
 
 /// Compresses streams one after the other. What the first one costs in memory serves all: zstd's tables for one stream are several MiB, and touching so much
 /// memory for the first time takes longer than compressing a short stream.
@@ -43,10 +44,10 @@ impl Compressor {
         let table_log = if level < ZSTD_LEVEL_SMALL {
             // Our faster levels have room for half a million positions at most, and forget the oldest first: the prefix. It must know that until what stands on it,
             // which comes first and is about as long, is through. More room costs time, in caches that miss.
-            (2 * prefix_bytes).min(positions).next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, WINDOW_LOG)
+            (2 * prefix_bytes).min(positions).next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, TABLE_LOG_MAX)
         } else {
-            // The slower one has room for four million, however short the stream.
-            positions.next_power_of_two().ilog2().clamp(TABLE_LOG_MIN, TABLE_LOG_MAX)
+            // zstd would take up to two entries for each position of a short stream, and one is enough.
+            positions.next_power_of_two().ilog2().clamp(TABLE_LOG_SLOW.0, TABLE_LOG_SLOW.1)
         };
         self.0.set_parameter(CParameter::HashLog(table_log)).expect(known);
         compress_behind(&mut self.0, prefix, bytes)
@@ -56,14 +57,15 @@ impl Compressor {
 /// As [`compress`], with a prefix for this one stream.
 #[expect(
     unsafe_code,
-    reason = "the binding ties a context to a prefix for as long as the context lives, zstd for one stream"
+    reason = "zstd-safe wants a prefix to outlive the context; zstd itself needs it for one stream only"
 )]
 fn compress_behind(context: &mut CCtx<'static>, prefix: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
-    // SAFETY: zstd reads a prefix until the next stream is complete or the session is reset (zstd.h, `ZSTD_CCtx_refPrefix`). The reset comes before we return, and
-    // nothing in between unwinds but for want of memory, which ends the process; so nobody reads it after its borrow has ended.
+    // SAFETY: a context keeps the pointer until a stream begins, which takes it for itself alone, or until its parameters are reset (zstd.h,
+    // `ZSTD_CCtx_refPrefix`, `ZSTD_CCtx_reset`). We reset them before we return. Should this unwind, the next call of `Compressor::zstd` resets them before
+    // anything is compressed.
     let prefix: &'static [u8] = unsafe { slice::from_raw_parts(prefix.as_ptr(), prefix.len()) };
     let out = context.ref_prefix(prefix).ok().and_then(|_| compress(context, bytes));
-    context.reset(ResetDirective::SessionOnly).expect("a session can always be reset");
+    context.reset(ResetDirective::SessionAndParameters).expect("a context can always be reset");
     out
 }
 
@@ -124,6 +126,37 @@ mod tests {
         let stream = zstd(&new, &base).unwrap();
         assert!(stream.len() < new.len() / 500, "{} bytes", stream.len());
         assert_eq!(unzstd(&stream, &base, new.len()).unwrap(), new);
+    }
+
+    /// Which streams a thread compressed before depends on time, and what it makes must not.
+    #[test]
+    fn a_context_that_was_used_makes_the_same_bytes_as_a_new_one() {
+        let text: Vec<u8> = noise(1, 1 << 20).iter().flat_map(|byte| [byte & 15, byte & 3, 7]).collect();
+        let noise = noise(2, 200_000);
+        let streams: [(&[u8], usize, i32); 9] = [
+            (&text, 1 << 20, 5),
+            (&text[..70_000], 0, 9),
+            // As short as most records and edits.
+            (&text[..3_000], 0, 9),
+            (&text[5_000..300_000], 100_000, 3),
+            (&text[..2 << 20], 1 << 20, 9),
+            (&text[..1 << 20], 0, 3),
+            (&text[7..200_007], 0, 5),
+            // Given up on in the middle.
+            (&noise, 0, 3),
+            (&noise, 100_000, 9),
+        ];
+        let zstd =
+            |compressor: &mut Compressor, (bytes, prefix_bytes, level)| compressor.zstd(bytes, prefix_bytes, level);
+        let fresh = streams.map(|stream| zstd(&mut Compressor::new(), stream));
+        assert_eq!(fresh.iter().filter(|stream| stream.is_none()).count(), 2);
+        let mut used = Compressor::new();
+        for first in streams {
+            for (number, second) in streams.into_iter().enumerate() {
+                zstd(&mut used, first);
+                assert!(zstd(&mut used, second) == fresh[number], "stream {number}");
+            }
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn is_random(bytes: &[u8]) -> bool {
     if bytes.len() < BLOCK_BYTES as usize {
         return false;
     }
-    // Neighbours are often equal, and a counter that was just written is slow to read: each has one of its own.
+    // Equal neighbours would wait for each other's store to the same counter: four tables.
     let mut counts = [[0u32; 256]; 4];
     for quad in bytes.as_chunks::<4>().0 {
         for (counts, byte) in counts.iter_mut().zip(quad) {

@@ -11,12 +11,15 @@ use crate::{
 pub(super) fn changed_extents(base: &Image, new: &Image) -> Result<Vec<Extent>> {
     let shared = Extent::new(0, base.len_bytes().min(new.len_bytes()));
     let touched = normalise(clip(base.data(), shared).chain(clip(new.data(), shared)).collect());
-    // Whole windows, however many holes are in them, and as long as memory allows: to let go of one interrupts all other threads.
+    // To release pages (`madvise`) makes every CPU that runs one of our threads flush its TLB. So it is done seldom: windows are as long as memory allows, holes
+    // included.
     let window_bytes = COMPARED_BYTES_MAX / (2 * parallel::threads() as u64) / BLOCK_BYTES * BLOCK_BYTES;
-    let numbers = touched.iter().flat_map(|extent| extent.start / window_bytes..extent.end.div_ceil(window_bytes));
-    let mut windows: Vec<Extent> =
-        numbers.map(|number| Extent::new(number * window_bytes, (number + 1) * window_bytes).and(shared)).collect();
-    windows.dedup();
+    let window = |number: u64| Extent::new(number * window_bytes, (number + 1) * window_bytes).and(shared);
+    let mut windows: Vec<Extent> = Vec::new();
+    for extent in touched {
+        let begun = windows.last().map_or(0, |last| last.end.div_ceil(window_bytes));
+        windows.extend((begun.max(extent.start / window_bytes)..extent.end.div_ceil(window_bytes)).map(window));
+    }
     let mut changed: Vec<Extent> = parallel::map(
         windows.len(),
         || (),
