@@ -1,7 +1,7 @@
 //! Whole updates of every pair, with every tool, in turns.
 //!
-//! All images of a pair are brought into the page cache before each run, and everything written before it onto the disk. Each round runs each tool once: in order, in the opposite order, beginning with the
-//! middle one. What a run leaves is compared with the new image (the first time with cmp, then in a process of ours that skips holes) and removed; a standby
+//! All images of a pair are brought into the page cache before each run, and everything written before it onto the disk. Each round runs each tool once: in order,
+//! in the opposite order, beginning with the middle one. What a run leaves is compared with the new image (the first time with cmp, then in a process of ours that skips holes) and removed; a standby
 //! image is made the base again. A target is done when its image is durable: the fsync that its tool did not do is added to its time.
 
 use std::{

@@ -54,8 +54,8 @@ struct Slot {
 }
 
 impl Slot {
-    const fn encode(self) -> [u8; SLOT_BYTES] {
-        ((self.tag as u64) << 32 | self.block as u64).to_le_bytes()
+    fn encode(self) -> [u8; SLOT_BYTES] {
+        (u64::from(self.tag) << 32 | u64::from(self.block)).to_le_bytes()
     }
 
     fn decode(bytes: [u8; SLOT_BYTES]) -> Slot {

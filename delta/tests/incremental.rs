@@ -126,7 +126,7 @@ fn a_manifest_of_another_image_is_refused() {
     assert_eq!(diff(&one, &scan(&other), &one).unwrap_err().kind(), ErrorKind::Refused);
 }
 
-/// Long data is cut in pieces of 8 MiB, side by side: from the begin of each the cuts meet the true ones soon, late or never.
+/// Long data is cut in pieces of at most 8 MiB, side by side: from the begin of each the cuts meet the true ones soon, late or never.
 #[test]
 fn pieces_whose_cuts_meet_or_never_do() {
     let odd = 12_345;

@@ -67,7 +67,7 @@ fn memory_is_bounded_whatever_the_size_of_the_images() {
     // Holes were not filled by looking at them.
     assert_eq!(Image::from_file(new_file).unwrap().allocated_bytes(), IMAGE_BYTES);
     const { assert!(limits::COMPARED_BYTES_MAX < MEMORY_BYTES_MAX) };
-    let piece_bytes = limits::PIECE_BYTES_MAX + limits::JOB_BYTES + u64::from(limits::CHUNK_BYTES_MAX);
-    assert!(piece_bytes * limits::THREADS_MAX as u64 <= MEMORY_BYTES_MAX);
+    const JOB_BYTES_MAX: u64 = limits::PIECE_BYTES_MAX + limits::JOB_BYTES + limits::CHUNK_BYTES_MAX as u64;
+    const { assert!(JOB_BYTES_MAX * (limits::THREADS_MAX as u64) < MEMORY_BYTES_MAX) };
     const { assert!(2 * limits::SLICE_BYTES * (limits::THREADS_MAX as u64) < MEMORY_BYTES_MAX) };
 }

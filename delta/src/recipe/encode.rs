@@ -288,3 +288,15 @@ fn replace_sources(records: &mut [Record], replace: impl Fn(PartSource) -> PartS
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_frames_are_small() {
+        let mib: Vec<u64> = frame_contents().take(7).map(|bytes| bytes >> 20).collect();
+        assert_eq!(mib, [1, 1, 2, 2, 4, 4, 4]);
+        assert_eq!(frame_contents().nth(1000), Some(FRAME_CONTENT_BYTES_TARGET));
+    }
+}
