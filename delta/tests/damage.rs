@@ -156,19 +156,28 @@ fn hostile_lengths_meet_a_limit() {
     assert_eq!(FrameIndex::decode(&many).unwrap_err().kind(), ErrorKind::Limit);
 }
 
-/// A frame of these records, hashes and streams for the begin of an image.
-fn frame(records: &[u8], hashes: &[u8], raw: &[u8], coded: &[u8]) -> Vec<u8> {
-    edited_frame(records, hashes, &[], &[], raw, coded)
+/// A frame for the begin of an image, of sections that are not packed.
+#[derive(Default, Clone, Copy)]
+struct Sections<'s> {
+    records: &'s [u8],
+    hashes: &'s [u8],
+    edits: &'s [u8],
+    text: &'s [u8],
+    excerpts: &'s [u8],
+    raw: &'s [u8],
+    coded: &'s [u8],
 }
 
-/// The same with edits.
-fn edited_frame(records: &[u8], hashes: &[u8], edits: &[u8], text: &[u8], raw: &[u8], coded: &[u8]) -> Vec<u8> {
-    let mut frame = b"fmFR\x01\0\0\0\0\0\0\0\0\0\0\0".to_vec();
-    let packable = [records, edits, text].into_iter().flat_map(|section| [section.len(); 2]);
-    for len in packable.chain([raw.len(), coded.len()]) {
-        frame.extend((len as u32).to_le_bytes());
+impl Sections<'_> {
+    fn frame(&self) -> Vec<u8> {
+        let Sections { records, hashes, edits, text, excerpts, raw, coded } = *self;
+        let mut frame = b"fmFR\x01\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+        let packable = [records, edits, text, excerpts].into_iter().flat_map(|section| [section.len(); 2]);
+        for len in packable.chain([raw.len(), coded.len()]) {
+            frame.extend((len as u32).to_le_bytes());
+        }
+        [&frame[..], records, hashes, edits, text, excerpts, raw, coded].concat()
     }
-    [&frame[..], records, hashes, edits, text, raw, coded].concat()
 }
 
 /// A part of so many blocks.
@@ -230,21 +239,26 @@ fn hostile_records_are_refused_in_the_plan() {
         ("copy behind the base", one(COPY, &place(0, base_len - 19_999)), &hash, &[], &[], "a part to copy leaves"),
     ];
     for (name, records, hashes, raw, coded, reason) in cases {
-        let error = rebuild_forged(&delta, &frame(&records, hashes, raw, coded)).unwrap_err();
+        let error =
+            rebuild_forged(&delta, &Sections { records: &records, hashes, raw, coded, ..Sections::default() }.frame())
+                .unwrap_err();
         assert!(error.to_string().contains(reason), "{name}: {error}");
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error:?}");
     }
     for kind in [PATCHED, EDITED] {
         let behind = new_record(20_000, &[part(kind, blocks, &place(0, base_len))]);
         let coded: &[u8] = if kind == PATCHED { &[1] } else { &[] };
-        let error = rebuild_forged(&delta, &frame(&behind, &hash, &[], coded)).unwrap_err();
+        let error =
+            rebuild_forged(&delta, &Sections { records: &behind, hashes: &hash, coded, ..Sections::default() }.frame())
+                .unwrap_err();
         assert!(error.to_string().contains("what a part is made from leaves the base"), "{error}");
     }
     let long = new_record(limits::CHUNK_BYTES_MAX + 1, &[part(KEEP, 65, &[])]);
-    let error = rebuild_forged(&delta, &frame(&long, &hash, &[], &[])).unwrap_err();
+    let error =
+        rebuild_forged(&delta, &Sections { records: &long, hashes: &hash, ..Sections::default() }.frame()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
     // Records that claim to unpack to more than there may be.
-    let mut bomb = frame(&zero(limits::CHUNK_BYTES_MAX, 1), &[], &[], &[]);
+    let mut bomb = Sections { records: &zero(limits::CHUNK_BYTES_MAX, 1), ..Sections::default() }.frame();
     bomb[6] = 1;
     bomb[20..24].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(rebuild_forged(&delta, &bomb).unwrap_err().kind(), ErrorKind::Limit);
@@ -254,6 +268,7 @@ fn hostile_records_are_refused_in_the_plan() {
 fn hostile_edits_are_refused_in_the_plan() {
     let delta = delta();
     let record = new_record(20_000, &[part(EDITED, 5, &place(0, 4096))]);
+    let sections = Sections { records: &record, hashes: &[7; 32], ..Sections::default() };
     // One edit: gap and length, by plane.
     let edit = |gap: u16, len: u16| [gap.to_le_bytes(), len.to_le_bytes()].concat();
     const NOISE: u16 = 1 << 15;
@@ -268,22 +283,54 @@ fn hostile_edits_are_refused_in_the_plan() {
         ("text for nobody", vec![], &[1], &[], "the edits' text is not what the edits need"),
     ];
     for (name, edits, text, raw, reason) in cases {
-        let error = rebuild_forged(&delta, &edited_frame(&record, &[7; 32], &edits, text, raw, &[])).unwrap_err();
+        let error = rebuild_forged(&delta, &Sections { edits: &edits, text, raw, ..sections }.frame()).unwrap_err();
         assert!(error.to_string().contains(reason), "{name}: {error}");
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error:?}");
     }
     // Sections that claim to unpack to more than there may be, and flags for what is not there.
     for (place, flag) in [(28, 2), (36, 4)] {
-        let mut bomb = edited_frame(&record, &[7; 32], &[], &[], &[], &[]);
+        let mut bomb = sections.frame();
         bomb[6] = flag;
         bomb[place..place + 4].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(rebuild_forged(&delta, &bomb).unwrap_err().kind(), ErrorKind::Limit);
     }
-    for flag in [8, 16] {
-        let mut frame = edited_frame(&record, &[7; 32], &[], &[], &[], &[]);
+    for flag in [8, 16, 32] {
+        let mut frame = sections.frame();
         frame[6] = flag;
         assert_eq!(rebuild_forged(&delta, &frame).unwrap_err().kind(), ErrorKind::Corrupt);
     }
+}
+
+#[test]
+fn hostile_excerpts_are_refused_in_the_plan() {
+    let delta = delta();
+    let record = new_record(20_000, &[part(PLAIN, 5, &[])]);
+    let plain = Sections { records: &record, hashes: &[7; 32], coded: &[1], ..Sections::default() };
+    // One excerpt: gap and length, by plane.
+    let excerpt = |gap: u32, len: u32| [gap.to_le_bytes(), len.to_le_bytes()].concat();
+    let (reach, most) = (limits::EARLIER_BYTES_MAX as u32, limits::EXCERPTS_BYTES_MAX as u32);
+    type Case<'c> = (&'c str, Vec<u8>, &'c str);
+    let cases: [Case<'_>; 6] = [
+        ("half an excerpt", vec![1; 12], "the excerpts are not whole"),
+        ("nothing", excerpt(5, 0), "an excerpt is empty"),
+        ("too far", excerpt(reach, 64), "too far away"),
+        ("too far by far", excerpt(u32::MAX, u32::MAX), "too far away"),
+        ("too long", excerpt(0, most + 1), "too long"),
+        ("of frames that do not exist", excerpt(0, 64), "an excerpt reaches back behind the first frame"),
+    ];
+    for (name, excerpts, reason) in cases {
+        let error = rebuild_forged(&delta, &Sections { excerpts: &excerpts, ..plain }.frame()).unwrap_err();
+        assert!(error.to_string().contains(reason), "{name}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error:?}");
+    }
+    let keep = new_record(20_000, &[part(KEEP, 5, &[])]);
+    let kept = Sections { records: &keep, hashes: &[7; 32], excerpts: &excerpt(0, 64), ..Sections::default() };
+    let error = rebuild_forged(&delta, &kept.frame()).unwrap_err();
+    assert!(error.to_string().contains("there are excerpts and no coded stream"), "{error}");
+    let mut bomb = plain.frame();
+    bomb[6] = 16;
+    bomb[44..48].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(rebuild_forged(&delta, &bomb).unwrap_err().kind(), ErrorKind::Limit);
 }
 
 #[test]
@@ -291,7 +338,7 @@ fn a_stream_that_is_no_zstd_frame_or_not_its_parts_is_refused() {
     // An image of one chunk, so that the manifest's root can be forged as well and only the stream is wrong.
     let forge = |kind: u8, raw: &[u8], coded: &[u8], chunk_len: u32, hash: Hash| {
         let record = new_record(chunk_len, &[part(kind, chunk_len.div_ceil(4096) as u16, &[])]);
-        let frame = frame(&record, hash.as_bytes(), raw, coded);
+        let frame = Sections { records: &record, hashes: hash.as_bytes(), raw, coded, ..Sections::default() }.frame();
         let mut manifest = b"fmMF\x01\0\x01\0".to_vec();
         for size in [16u32 << 10, 64 << 10, 256 << 10] {
             manifest.extend(size.to_le_bytes());
@@ -317,7 +364,7 @@ fn a_stream_that_is_no_zstd_frame_or_not_its_parts_is_refused() {
     assert!(matches!(error, Error::WrongHash { object: Object::Frame(0), offset_bytes: 0, .. }));
     let error = forge(PLAIN, &[], b"form", 4, right).unwrap_err();
     assert!(
-        error.to_string().contains("frame 0 is damaged at byte 92: the stream is not exactly one zstd frame"),
+        error.to_string().contains("frame 0 is damaged at byte 100: the stream is not exactly one zstd frame"),
         "{error}"
     );
     // A genuine zstd frame of 200 MiB of zeros in a few KiB, said to hold one chunk.

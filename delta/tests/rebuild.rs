@@ -5,9 +5,10 @@
 use std::{fs::File, io::Write};
 
 use form_delta::{
-    Applied, Base, BlockIndex, Encoded, Engine, Image, Manifest, Spool, apply, clone_image, diff, encode,
+    Applied, Base, BlockIndex, Encoded, Engine, FrameIndex, Image, Manifest, Spool, Totals, apply, clone_image, diff,
+    encode,
     generate::{image, image_pair, memory_file, noise, rebuild},
-    plan, scan, verify_image,
+    limits, plan, scan, verify_image,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -130,7 +131,7 @@ fn nothing_changed_writes_nothing() {
     let base = noise(1, 8 * MIB);
     let way = Way::new(&base, &base);
     assert_eq!(way.encoded.index.frames.len(), 1);
-    assert_eq!(way.encoded.index.frames_len_bytes(), 66);
+    assert_eq!(way.encoded.index.frames_len_bytes(), 74);
     let (applied, _) = way.apply(uring());
     assert_eq!((applied.writes, applied.bytes_written), (0, 0));
 }
@@ -316,6 +317,37 @@ fn shifted_data_stands_on_its_old_self() {
     assert!(on_old > 100_000 && encoded.totals.copy.image_bytes > 7 * MIB as u64, "{:?}", encoded.totals);
     assert_eq!(encoded.totals.zstd.image_bytes + encoded.totals.raw.image_bytes, 0, "{:?}", encoded.totals);
     assert!(encoded.index.frames_len_bytes() < 3000, "{:?}", encoded.totals);
+}
+
+/// New bytes in the image, and those of its delta.
+fn new_and_sent(totals: Totals, index: &FrameIndex) -> (u64, u64) {
+    let new = totals.raw.image_bytes + totals.zstd.image_bytes + totals.zstd_prefix.image_bytes;
+    (new, index.frames_len_bytes())
+}
+
+#[test]
+fn what_stands_twice_in_new_data_travels_once() {
+    let base = noise(1, MIB);
+    // Archives that are copied, and text with other words around it; not at the same place of a block.
+    let archive = noise(2, 3 * MIB);
+    let text: Vec<u8> = noise(3, 2 * MIB).iter().map(|byte| b'a' + byte % 16).collect();
+    let new = [&base[..], &archive, &text, &noise(4, 5 * MIB), b"again", &archive, &noise(5, 300_001), &text].concat();
+    let encoded = with_bases(&[&base], &new);
+    let (new_bytes, sent_bytes) = new_and_sent(encoded.totals, &encoded.index);
+    assert!(new_bytes > 15 * MIB as u64, "{:?}", encoded.totals);
+    // Half of the text's bits are its pattern.
+    assert!(sent_bytes < (3 + 1 + 5) * MIB as u64 + 600_000, "{sent_bytes}: {:?}", encoded.totals);
+}
+
+#[test]
+fn what_stands_out_of_reach_travels_again() {
+    let reach = limits::EARLIER_BYTES_MAX as usize;
+    let (near, far) = (noise(2, 2 * MIB), noise(3, 2 * MIB));
+    let new = [&far[..], &noise(4, 16 * MIB), &near, &noise(5, reach - 10 * MIB), &near, &far].concat();
+    let encoded = with_bases(&[&noise(1, 4096)], &new);
+    let (new_bytes, sent_bytes) = new_and_sent(encoded.totals, &encoded.index);
+    let saved = new_bytes as f64 - sent_bytes as f64;
+    assert!((saved / (2 * MIB) as f64 - 1.0).abs() < 0.1, "{saved}: {:?}", encoded.totals);
 }
 
 #[test]

@@ -1,10 +1,13 @@
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use crate::{
     Chunk, Extent, Hash, Image, Result, VerifiedFrame,
     base::Place,
     error::{Error, Object},
-    recipe::{Frame, PartSource, Record, apply_edits, edited, patched, read_frame, references, unzstd},
+    recipe::{
+        EXCERPT_TOO_FAR, Earlier, Frame, PartSource, Record, apply_edits, edited, patched, read_frame, references,
+        unzstd,
+    },
 };
 
 /// A frame whose streams are decoded, ready to be taken apart. This is all of a delta that is in memory.
@@ -12,10 +15,8 @@ pub(super) struct Content<'a> {
     number: u32,
     bases: &'a [&'a Image],
     frame: Frame,
-    bytes: Vec<u8>,
-    /// Patched parts, then plain ones.
-    coded: Vec<u8>,
-    edited: Vec<u8>,
+    /// The new bytes, in their order in the image.
+    new: Arc<Vec<u8>>,
 }
 
 /// Verified bytes for the new image, in ascending order.
@@ -27,8 +28,8 @@ pub(super) enum Piece<'b> {
 }
 
 impl<'a> Content<'a> {
-    /// Reads and decodes a frame.
-    pub(super) fn decode(frame: VerifiedFrame, bases: &'a [&'a Image]) -> Result<Content<'a>> {
+    /// Reads and decodes the frame after those whose content is in `earlier`, and adds its own.
+    pub(super) fn decode(frame: VerifiedFrame, bases: &'a [&'a Image], earlier: &mut Earlier) -> Result<Content<'a>> {
         let number = frame.number();
         let read = read_frame(&frame)?;
         let bytes = frame.bytes();
@@ -38,21 +39,33 @@ impl<'a> Content<'a> {
         let coded = match (read.patched_bytes + read.plain_bytes) as usize {
             0 => Vec::new(),
             content_bytes => {
-                let before: &[u8] = if read.edited_before { &edited } else { &[] };
-                let before = [before, &references(bases, read.records.iter(), patched)].concat();
+                let mut before = Vec::new();
+                for excerpt in &read.excerpts {
+                    earlier.add(*excerpt, &mut before).ok_or(Error::damaged(
+                        Object::Frame(number),
+                        32,
+                        EXCERPT_TOO_FAR,
+                    ))?;
+                }
+                if read.edited_before {
+                    before.extend(&edited);
+                }
+                before.extend(references(bases, read.records.iter(), patched));
                 unzstd(bytes.get(read.coded.clone()).unwrap_or_default(), &before, content_bytes)
                     .map_err(|reason| Error::damaged(Object::Frame(number), read.coded.start as u64, reason))?
             }
         };
-        Ok(Content { number, bases, frame: read, bytes: frame.into_bytes(), coded, edited })
+        let raw = bytes.get(read.raw.clone()).unwrap_or_default();
+        let new = Arc::new(in_order(&read, raw, &coded, &edited));
+        earlier.push(Arc::clone(&new));
+        Ok(Content { number, bases, frame: read, new })
     }
 
     /// Goes through the frame's records. Each new or copied chunk is passed on once its hash is right; what is kept is not passed on. `chunks` are those of the
     /// new manifest from the frame's first on; returns how many the frame makes.
     pub(super) fn each(&self, chunks: &[Chunk], pass_on: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<usize> {
         let mut next = 0;
-        let plain = self.frame.patched_bytes as usize;
-        let mut cursor = Cursor { raw: self.frame.raw.start, patched: 0, plain, edited: 0 };
+        let mut used = 0;
         let mut position = self.frame.position;
         for record in &self.frame.records {
             let end = position + record.len_bytes();
@@ -69,7 +82,7 @@ impl<'a> Content<'a> {
                 Record::Zero { .. } => pass_on(Piece::Zero(Extent::new(position, end)))?,
                 Record::Copy { from, .. } if from.is_kept_at(position) => {}
                 Record::Copy { from, .. } => self.copied(*from, position, made, pass_on)?,
-                Record::New { .. } => self.new_chunks(record, position, made, &mut cursor, pass_on)?,
+                Record::New { .. } => self.new_chunks(record, position, made, &mut used, pass_on)?,
             }
             position = end;
         }
@@ -95,13 +108,13 @@ impl<'a> Content<'a> {
         Ok(())
     }
 
-    /// Puts each chunk together from its parts, checks it, and passes on what is not kept of it.
+    /// Puts each chunk together from its parts, checks it, and passes on what is not kept of it. `used` counts the new bytes that went into chunks.
     fn new_chunks(
         &self,
         record: &Record,
         position: u64,
         chunks: &[Chunk],
-        cursor: &mut Cursor,
+        used: &mut usize,
         pass_on: &mut dyn FnMut(Piece<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut parts = record.parts().iter().copied();
@@ -127,10 +140,10 @@ impl<'a> Content<'a> {
                         made.extend(self.base(place, u64::from(len_bytes), &mut scratch)?);
                         if place.is_kept_at(at) { PieceKind::Kept } else { PieceKind::Data }
                     }
-                    PartSource::Raw => take(&self.bytes, &mut cursor.raw, len_bytes, &mut made),
-                    PartSource::Plain => take(&self.coded, &mut cursor.plain, len_bytes, &mut made),
-                    PartSource::Patched(_) => take(&self.coded, &mut cursor.patched, len_bytes, &mut made),
-                    PartSource::Edited(_) => take(&self.edited, &mut cursor.edited, len_bytes, &mut made),
+                    PartSource::Raw | PartSource::Plain | PartSource::Patched(_) | PartSource::Edited(_) => {
+                        take(&self.new, used, len_bytes, &mut made);
+                        PieceKind::Data
+                    }
                 };
                 pieces.push((start..made.len(), kind));
                 if let PartSource::Copy(place) = &mut current.source {
@@ -164,26 +177,35 @@ impl<'a> Content<'a> {
     }
 }
 
-/// How far each stream has been used.
-struct Cursor {
-    raw: usize,
-    plain: usize,
-    patched: usize,
-    edited: usize,
-}
-
 enum PieceKind {
     Kept,
     Zero,
     Data,
 }
 
+/// The new bytes of a frame's streams, as its parts want them.
+fn in_order(frame: &Frame, raw: &[u8], coded: &[u8], edited: &[u8]) -> Vec<u8> {
+    let (patched, plain) = coded.split_at(frame.patched_bytes as usize);
+    let mut streams = [(raw, 0), (plain, 0), (patched, 0), (edited, 0)];
+    let mut new = Vec::with_capacity(frame.new_bytes as usize);
+    for part in frame.records.iter().flat_map(Record::parts) {
+        let stream = match part.source {
+            PartSource::Zero | PartSource::Copy(_) => continue,
+            PartSource::Raw => &mut streams[0],
+            PartSource::Plain => &mut streams[1],
+            PartSource::Patched(_) => &mut streams[2],
+            PartSource::Edited(_) => &mut streams[3],
+        };
+        take(stream.0, &mut stream.1, part.len_bytes, &mut new);
+    }
+    new
+}
+
 /// Appends the next bytes of a stream. That it has them was checked when the frame was read.
-fn take(stream: &[u8], at: &mut usize, len_bytes: u32, out: &mut Vec<u8>) -> PieceKind {
+fn take(stream: &[u8], at: &mut usize, len_bytes: u32, out: &mut Vec<u8>) {
     let end = *at + len_bytes as usize;
     out.extend(stream.get(*at..end).unwrap_or_default());
     *at = end;
-    PieceKind::Data
 }
 
 /// `offset_bytes` is where the bytes stand in `object`, or for a frame where in the new image.

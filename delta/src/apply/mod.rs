@@ -15,6 +15,7 @@ use crate::{
         merge::Merger,
     },
     error::{Error, Object},
+    recipe::Earlier,
 };
 
 /// Takes writes in ascending order and carries them out.
@@ -83,12 +84,13 @@ pub fn apply(
     let mut merger = Merger::new(writer.as_mut(), out, bases.first().copied());
     let mut chunks = plan.manifest().chunks();
     let mut done_bytes = 0;
-    // One frame is decoded while the one before it is checked and written. In memory are no more than three.
+    // One frame is decoded while the one before it is checked and written. In memory are no more than three, and the content that the next ones may refer to.
     thread::scope(|scope| -> Result<()> {
         let (decoded, next) = mpsc::sync_channel(1);
         scope.spawn(move || {
+            let mut earlier = Earlier::default();
             let frames = (0..spool.index().frames.len() as u32)
-                .map(|number| spool.read(number).and_then(|frame| Content::decode(frame, bases)));
+                .map(|number| spool.read(number).and_then(|frame| Content::decode(frame, bases, &mut earlier)));
             for content in frames {
                 let is_last = content.is_err();
                 if decoded.send(content).is_err() || is_last {

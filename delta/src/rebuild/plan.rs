@@ -4,7 +4,7 @@ use crate::{
     base::Place,
     error::{Error, Object},
     limits::{BASES_MAX, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, IMAGE_BYTES_MAX},
-    recipe::{Part, PartSource, Record, read_frame},
+    recipe::{EXCERPT_TOO_FAR, Part, PartSource, Record, read_frame},
 };
 
 /// A rebuild that was found to be possible, before anything is written: every record has been read, every place lies inside its base, and the manifest that
@@ -65,11 +65,16 @@ pub fn plan(index: &FrameIndex, spool: &Spool, bases: &[&Manifest]) -> Result<Pl
     planner.offsets = bases.iter().map(|manifest| manifest.offsets()).collect();
     let mut totals = Totals::default();
     let mut made: Vec<Extent> = Vec::new();
+    let mut new_bytes = 0;
     for number in 0..index.frames.len() as u32 {
         let frame = read_frame(&spool.read(number)?)?;
         if frame.position != planner.position {
             return Err(Error::damaged(Object::Frame(number), 8, "it does not begin where the frame before it ends"));
         }
+        if frame.excerpts.first().is_some_and(|farthest| u64::from(farthest.back_bytes) > new_bytes) {
+            return Err(Error::damaged(Object::Frame(number), 32, EXCERPT_TOO_FAR));
+        }
+        new_bytes += frame.new_bytes;
         for record in &frame.records {
             let position = planner.position;
             planner.add(record).map_err(|reason| Error::Recipe { frame: number, position, reason })?;

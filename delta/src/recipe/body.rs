@@ -7,10 +7,10 @@ use zstd::zstd_safe::{
     get_frame_content_size,
 };
 
-use crate::limits::{FRAME_CONTENT_BYTES_MAX, ZSTD_LEVEL_SMALL};
+use crate::limits::{EXCERPTS_BYTES_MAX, FRAME_CONTENT_BYTES_MAX, ZSTD_LEVEL_SMALL};
 
-/// The window covers a whole stream and its prefix.
-const WINDOW_LOG: u32 = (2 * FRAME_CONTENT_BYTES_MAX).next_power_of_two().ilog2();
+/// The window covers a whole stream and its prefix: excerpts of earlier frames, edited parts, and what the patched ones were.
+const WINDOW_LOG: u32 = (EXCERPTS_BYTES_MAX + 2 * FRAME_CONTENT_BYTES_MAX).next_power_of_two().ilog2();
 
 /// The hash table that zstd has at level 5, for streams as long as a frame's.
 const TABLE_LOG_USUAL: u32 = 19;

@@ -8,6 +8,7 @@ use super::{
     edits::{self, Edited},
     frame::{Streams, write_frame},
     literal, patched, read_frame, references,
+    repeats::{Repeated, Repeats},
 };
 use crate::{
     Base, Extent, Image, Manifest, Moved, Result,
@@ -74,8 +75,12 @@ pub fn encode_moved(
     let level = if changed_bytes <= SMALL_DELTA_BYTES { ZSTD_LEVEL_SMALL } else { ZSTD_LEVEL };
     let coder = Coder { bases: bases.iter().map(|base| base.image).collect(), new, new_manifest, level };
     let mut steps = Steps::new(bases, new, new_manifest, &changed, moved);
+    let mut repeats = Repeats::new(changed_bytes);
     let batches = frame_contents().map(|content_bytes| take_frame(&mut steps, content_bytes));
-    let batches = batches.take_while(|steps| !steps.is_empty());
+    let batches = batches.take_while(|steps| !steps.is_empty()).map(|steps| {
+        let repeated = repeats.next(new, content(&steps));
+        (steps, repeated)
+    });
     let mut frames = Vec::new();
     let mut totals = Totals::default();
     let take = |coded: Coded| {
@@ -85,7 +90,9 @@ pub fn encode_moved(
         progress(coded.end, new.len_bytes());
         Ok(())
     };
-    let job = |compressor: &mut Compressor, steps: Vec<Step>| coder.frame(&steps, compressor);
+    let job = |compressor: &mut Compressor, (steps, repeated): (Vec<Step>, Repeated)| {
+        coder.frame(&steps, repeated, compressor)
+    };
     parallel::in_order(ENCODE_THREADS_MAX, FRAMES_IN_FLIGHT_PER_THREAD, batches, Compressor::new, job, take)?;
     out.flush().map_err(Error::io("write frames to", Object::Spool))?;
     Ok(Encoded {
@@ -133,6 +140,15 @@ fn take_frame(steps: &mut impl Iterator<Item = Step>, frame_bytes: u64) -> Vec<S
     taken
 }
 
+/// What of some steps is new, in order.
+fn content(steps: &[Step]) -> impl Iterator<Item = Extent> {
+    let drafts = steps.iter().flat_map(|step| match &step.source {
+        Source::New { parts, .. } => parts.as_slice(),
+        Source::Copy(_) | Source::Zero { .. } => &[],
+    });
+    drafts.filter(|draft| matches!(draft.source, DraftSource::Literal { .. })).map(|draft| draft.extent)
+}
+
 /// A coded stream that is shorter than this part of the edited ones is compressed without them.
 const EDITED_BEFORE_DIVISOR: usize = 16;
 
@@ -151,17 +167,17 @@ struct Coded {
 }
 
 impl Coder<'_> {
-    fn frame(&self, steps: &[Step], compressor: &mut Compressor) -> Result<Coded> {
+    fn frame(&self, steps: &[Step], repeated: Repeated, compressor: &mut Compressor) -> Result<Coded> {
         let position = steps.first().map_or(0, |step| step.extent.start);
         let end = steps.last().map_or(0, |step| step.extent.end);
-        let mut records: Vec<Record> = steps.iter().map(|step| self.record(step)).collect();
+        let mut records: Vec<Record> = steps.iter().map(|step| self.record(step, &repeated.here)).collect();
         if !self.edits_are_shorter(position, &records, compressor) {
             replace_sources(&mut records, |source| match source {
                 PartSource::Edited(place) => PartSource::Patched(place),
                 other => other,
             });
         }
-        let streams = self.streams(position, &mut records, compressor);
+        let streams = self.streams(position, &mut records, repeated, compressor);
         let frame = VerifiedFrame::made(write_frame(position, &records, streams, compressor));
         let mut totals = Totals::default();
         totals.add(&read_frame(&frame)?);
@@ -172,7 +188,7 @@ impl Coder<'_> {
         Ok(Coded { frame, end, totals })
     }
 
-    fn record(&self, step: &Step) -> Record {
+    fn record(&self, step: &Step, repeated: &[Extent]) -> Record {
         match &step.source {
             Source::Copy(from) => Record::Copy { from: *from, len_bytes: step.extent.len_bytes() },
             Source::Zero { chunk_bytes, count } => Record::Zero { chunk_bytes: *chunk_bytes, count: *count },
@@ -184,7 +200,9 @@ impl Coder<'_> {
                     match draft.source {
                         DraftSource::Zero => parts.push(Part { len_bytes, source: PartSource::Zero }),
                         DraftSource::Copy(place) => parts.push(Part { len_bytes, source: PartSource::Copy(place) }),
-                        DraftSource::Literal { .. } => literal::classify(&self.bases, self.new, *draft, &mut parts),
+                        DraftSource::Literal { .. } => {
+                            literal::classify(&self.bases, self.new, *draft, repeated, &mut parts)
+                        }
                     }
                 }
                 Record::New { chunks, parts }
@@ -209,18 +227,31 @@ impl Coder<'_> {
         edits <= coded_bytes(&[&old[..], &new].concat(), old.len())
     }
 
-    /// The new bytes as they are sent. Before the coded stream stands what the other side has by then: the edited parts, and what the patched ones were. If it
-    /// does not shrink, there is none, and its parts become raw ones.
-    fn streams(&self, position: u64, records: &mut [Record], compressor: &mut Compressor) -> Streams {
-        let mut bytes = self.content(position, records, |source| matches!(source, PartSource::Edited(_)));
-        let Edited { edits, noise, text } = Edited::of(&references(&self.bases, records.iter(), edited), &bytes);
-        let edited_before = !bytes.is_empty() && coded_bytes(records) >= bytes.len() / EDITED_BEFORE_DIVISOR;
-        if !edited_before {
-            bytes.clear();
+    /// The new bytes as they are sent. Before the coded stream stands what the other side has by then: what it repeats of earlier frames, the edited parts,
+    /// and what the patched ones were. If it does not shrink, there is none, and its parts become raw ones.
+    fn streams(
+        &self,
+        position: u64,
+        records: &mut [Record],
+        repeated: Repeated,
+        compressor: &mut Compressor,
+    ) -> Streams {
+        let new = self.content(position, records, |source| matches!(source, PartSource::Edited(_)));
+        let Edited { edits, noise, text } = Edited::of(&references(&self.bases, records.iter(), edited), &new);
+        let content_bytes = coded_bytes(records);
+        let edited_before = !new.is_empty() && content_bytes >= new.len() / EDITED_BEFORE_DIVISOR;
+        let mut bytes = Vec::new();
+        if content_bytes > 0 {
+            let excerpts = repeated.earlier.iter().filter_map(|extent| self.new.get(*extent));
+            let old = references(&self.bases, records.iter(), patched);
+            let excerpts_bytes: u64 = repeated.earlier.iter().map(Extent::len_bytes).sum();
+            bytes.reserve_exact(excerpts_bytes as usize + new.len() + old.len() + content_bytes);
+            excerpts.for_each(|excerpt| bytes.extend(excerpt));
+            if edited_before {
+                bytes.extend(new);
+            }
+            bytes.extend(old);
         }
-        let old = references(&self.bases, records.iter(), patched);
-        bytes.reserve_exact(old.len() + coded_bytes(records));
-        bytes.extend(old);
         let prefix_bytes = bytes.len();
         self.add_content(position, records, |source| matches!(source, PartSource::Patched(_)), &mut bytes);
         self.add_content(position, records, |source| source == PartSource::Plain, &mut bytes);
@@ -236,7 +267,8 @@ impl Coder<'_> {
         let edited_before = edited_before && coded.is_some();
         let mut raw = self.content(position, records, |source| source == PartSource::Raw);
         raw.extend(noise);
-        Streams { edits, text, raw, coded: coded.unwrap_or_default(), edited_before }
+        let excerpts = if coded.is_some() { repeated.excerpts } else { Vec::new() };
+        Streams { edits, text, raw, coded: coded.unwrap_or_default(), excerpts, edited_before }
     }
 
     /// How closely to look at a coded stream, by what a piece from its middle shrinks to.

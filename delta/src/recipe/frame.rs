@@ -6,21 +6,25 @@ use super::{
     Edit, Part, PartSource, Record, VerifiedFrame,
     body::{self, Compressor},
     edits,
+    excerpt::{self, Excerpt},
 };
 use crate::{
     Chunk, Hash, Result,
     codec::Reader,
     error::{Error, Object},
-    limits::{EDITS_BYTES_MAX, FRAME_CONTENT_BYTES_MAX, RECORDS_BYTES_MAX, ZSTD_LEVEL_SMALL},
+    limits::{
+        EDITS_BYTES_MAX, EXCERPTS_LISTED_BYTES_MAX, FRAME_CONTENT_BYTES_MAX, RECORDS_BYTES_MAX, ZSTD_LEVEL_SMALL,
+    },
 };
 
 const MAGIC: [u8; 4] = *b"fmFR";
 const VERSION: u16 = 1;
-const HEADER_BYTES: usize = 48;
+const HEADER_BYTES: usize = 56;
 const RECORDS_PACKED: u8 = 1;
 const EDITS_PACKED: u8 = 2;
 const TEXT_PACKED: u8 = 4;
 const EDITED_BEFORE: u8 = 8;
+const EXCERPTS_PACKED: u8 = 16;
 
 /// New bytes, as they are sent.
 pub(super) struct Streams {
@@ -30,6 +34,8 @@ pub(super) struct Streams {
     /// The raw parts' bytes and those of the other edits.
     pub(super) raw: Vec<u8>,
     pub(super) coded: Vec<u8>,
+    /// What of earlier frames stands before the coded stream.
+    pub(super) excerpts: Vec<Excerpt>,
     /// The coded stream has the edited parts before it.
     pub(super) edited_before: bool,
 }
@@ -63,16 +69,19 @@ pub(super) fn write_frame(position: u64, records: &[Record], streams: Streams, c
     let records = Packed::of(written, compressor);
     let edits = Packed::of(edits::write(&streams.edits), compressor);
     let text = Packed::of(streams.text, compressor);
-    let sections = [&records.stored, &hashes, &edits.stored, &text.stored, &streams.raw, &streams.coded];
+    let excerpts = Packed::of(excerpt::write(&streams.excerpts), compressor);
+    let sections =
+        [&records.stored, &hashes, &edits.stored, &text.stored, &excerpts.stored, &streams.raw, &streams.coded];
     let mut frame = Vec::with_capacity(HEADER_BYTES + sections.iter().map(|section| section.len()).sum::<usize>());
     frame.extend(MAGIC);
     frame.extend(VERSION.to_le_bytes());
     let before = if streams.edited_before { EDITED_BEFORE } else { 0 };
     let packed = records.flag(RECORDS_PACKED) | edits.flag(EDITS_PACKED) | text.flag(TEXT_PACKED);
-    frame.extend([packed | before, 0]);
+    frame.extend([packed | excerpts.flag(EXCERPTS_PACKED) | before, 0]);
     frame.extend(position.to_le_bytes());
     // FRAME_BYTES_MAX bounds each: fits.
-    let lens = [&records, &edits, &text].into_iter().flat_map(|section| [section.stored.len(), section.len_bytes]);
+    let lens =
+        [&records, &edits, &text, &excerpts].into_iter().flat_map(|section| [section.stored.len(), section.len_bytes]);
     for len_bytes in lens.chain([streams.raw.len(), streams.coded.len()]) {
         frame.extend((len_bytes as u32).to_le_bytes());
     }
@@ -93,6 +102,8 @@ pub(crate) struct Frame {
     pub(crate) text: Vec<u8>,
     /// What both take in the frame.
     pub(crate) edits_stored_bytes: u64,
+    /// What of earlier frames stands before the coded stream.
+    pub(crate) excerpts: Vec<Excerpt>,
     pub(crate) raw: Range<usize>,
     /// New bytes of edits without a pattern.
     pub(crate) noise: Range<usize>,
@@ -102,6 +113,8 @@ pub(crate) struct Frame {
     /// What the coded stream holds: the patched parts, and the plain ones.
     pub(crate) patched_bytes: u64,
     pub(crate) plain_bytes: u64,
+    /// All new bytes: these, the raw ones and those of the edited parts.
+    pub(crate) new_bytes: u64,
 }
 
 /// Reads the records and edits of a frame. Streams are located and held against the parts that need them, not decoded.
@@ -111,7 +124,7 @@ pub(crate) fn read_frame(frame: &VerifiedFrame) -> Result<Frame> {
     let mut reader = Reader::new(object, bytes, 0);
     reader.opening(MAGIC, VERSION)?;
     let packed = reader.u8()?;
-    if packed & !(RECORDS_PACKED | EDITS_PACKED | TEXT_PACKED | EDITED_BEFORE) != 0 {
+    if packed & !(RECORDS_PACKED | EDITS_PACKED | TEXT_PACKED | EDITED_BEFORE | EXCERPTS_PACKED) != 0 {
         return Err(Error::damaged(object, 6, "there is no such packing"));
     }
     if reader.u8()? != 0 {
@@ -119,11 +132,12 @@ pub(crate) fn read_frame(frame: &VerifiedFrame) -> Result<Frame> {
     }
     let position = reader.u64()?;
     let (records, edits) = ([reader.u32()?, reader.u32()?], [reader.u32()?, reader.u32()?]);
-    let text = [reader.u32()?, reader.u32()?];
+    let (text, excerpts) = ([reader.u32()?, reader.u32()?], [reader.u32()?, reader.u32()?]);
     let (raw_bytes, coded_bytes) = (u64::from(reader.u32()?), reader.u32()? as usize);
     reader.limit("length of the records", u64::from(records[1]), u64::from(RECORDS_BYTES_MAX))?;
     reader.limit("length of the edits", u64::from(edits[1]), u64::from(EDITS_BYTES_MAX))?;
     reader.limit("length of the edits' text", u64::from(text[1]), FRAME_CONTENT_BYTES_MAX)?;
+    reader.limit("length of the excerpts", u64::from(excerpts[1]), u64::from(EXCERPTS_LISTED_BYTES_MAX))?;
     let section = |at: usize, lens: [u32; 2], flag: u8| section(object, bytes, at, lens, packed & flag != 0);
 
     let records_end = HEADER_BYTES + records[0] as usize;
@@ -138,14 +152,17 @@ pub(crate) fn read_frame(frame: &VerifiedFrame) -> Result<Frame> {
     let patched_bytes = content(|source| matches!(source, PartSource::Patched(_)));
     let edited_bytes = content(|source| matches!(source, PartSource::Edited(_)));
     let raw_needed = content(|source| source == PartSource::Raw);
-    let needed = raw_needed + plain_bytes + patched_bytes + edited_bytes;
-    reader.limit("new bytes of a frame", needed, FRAME_CONTENT_BYTES_MAX)?;
+    let new_bytes = raw_needed + plain_bytes + patched_bytes + edited_bytes;
+    reader.limit("new bytes of a frame", new_bytes, FRAME_CONTENT_BYTES_MAX)?;
 
     let text_at = edits_at + edits[0] as usize;
-    let raw_at = text_at + text[0] as usize;
+    let excerpts_at = text_at + text[0] as usize;
+    let raw_at = excerpts_at + excerpts[0] as usize;
     let edits = edits::read(&section(edits_at, edits, EDITS_PACKED)?, edited_bytes)
         .map_err(|reason| Error::damaged(object, edits_at as u64, reason))?;
     let text = section(text_at, text, TEXT_PACKED)?.into_owned();
+    let excerpts = excerpt::read(&section(excerpts_at, excerpts, EXCERPTS_PACKED)?)
+        .map_err(|reason| Error::damaged(object, excerpts_at as u64, reason))?;
     let of_edits = |is_noise: bool| -> u64 {
         let edits = edits.iter().filter(|edit| edit.is_noise == is_noise);
         edits.map(|edit| u64::from(edit.len_bytes)).sum()
@@ -160,7 +177,10 @@ pub(crate) fn read_frame(frame: &VerifiedFrame) -> Result<Frame> {
         || coded_needed != (coded_bytes > 0)
         || coded_at + coded_bytes != bytes.len()
     {
-        return Err(Error::damaged(object, 40, "the streams are not what the parts need"));
+        return Err(Error::damaged(object, 48, "the streams are not what the parts need"));
+    }
+    if !excerpts.is_empty() && !coded_needed {
+        return Err(Error::damaged(object, excerpts_at as u64, "there are excerpts and no coded stream"));
     }
     let edited_before = packed & EDITED_BEFORE != 0;
     if edited_before && (edited_bytes == 0 || !coded_needed) {
@@ -171,13 +191,15 @@ pub(crate) fn read_frame(frame: &VerifiedFrame) -> Result<Frame> {
         records,
         edits,
         text,
-        edits_stored_bytes: (raw_at - edits_at) as u64,
+        edits_stored_bytes: (excerpts_at - edits_at) as u64,
+        excerpts,
         raw: raw_at..noise_at,
         noise: noise_at..coded_at,
         coded: coded_at..bytes.len(),
         edited_before,
         patched_bytes,
         plain_bytes,
+        new_bytes,
     })
 }
 

@@ -1,7 +1,12 @@
 //! What new bytes are like, and so which stream of the frame takes them.
 
 use super::{Draft, DraftSource, Part, PartSource, edits};
-use crate::{Extent, Image, base::Place, image::slices, limits::BLOCK_BYTES};
+use crate::{
+    Extent, Image,
+    base::Place,
+    image::{clip, slices},
+    limits::BLOCK_BYTES,
+};
 
 /// A block with this part of its words as they were is like what was there before.
 const SAME_WORDS_DIVISOR: usize = 32;
@@ -9,14 +14,17 @@ const SAME_WORDS_DIVISOR: usize = 32;
 const SHINGLE_BYTES: usize = 16;
 /// One shingle of so many is kept, chosen by content.
 const SHINGLE_SAMPLING: u64 = 32;
+/// A block with so many bytes that were there before shrinks, whatever it looks like.
+const REPEATED_BYTES_MIN: u64 = 256;
 /// Data that does not shrink stays among other data unless there is this much of it.
 const RAW_BYTES_MIN: u64 = 16 << 10;
 
 /// Divides new bytes into parts by kind: a few edits of what a base has at the same place, or near the place that the neighbours came from; like one of these
-/// in another way; without any pattern, so that it does not shrink; and plain.
-pub(super) fn classify(bases: &[&Image], new: &Image, draft: Draft, parts: &mut Vec<Part>) {
+/// in another way; without any pattern, so that it does not shrink; and plain. `repeated` lists what stands in earlier content.
+pub(super) fn classify(bases: &[&Image], new: &Image, draft: Draft, repeated: &[Extent], parts: &mut Vec<Part>) {
     let DraftSource::Literal { near } = draft.source else { return };
     let shingles = near.map(|place| Shingles::of(bases, place, draft.extent.len_bytes()));
+    let is_repeated = |block| clip(repeated, block).map(|part| part.len_bytes()).sum::<u64>() >= REPEATED_BYTES_MIN;
     let first = parts.len();
     for block in slices(draft.extent, BLOCK_BYTES) {
         let bytes = new.get(block).unwrap_or_default();
@@ -33,7 +41,7 @@ pub(super) fn classify(bases: &[&Image], new: &Image, draft: Draft, parts: &mut 
             PartSource::Patched(place)
         } else if old(bases, here, bytes).is_some_and(|old| is_like(old, bytes)) {
             PartSource::Patched(here)
-        } else if is_random(bytes) {
+        } else if is_random(bytes) && !is_repeated(block) {
             PartSource::Raw
         } else {
             PartSource::Plain

@@ -1,19 +1,24 @@
 mod body;
 mod choose;
+mod earlier;
 mod edits;
 mod encode;
+mod excerpt;
 mod frame;
 mod index;
 mod literal;
 mod patch;
 mod record;
+mod repeats;
 mod totals;
 mod verified;
 
 pub(crate) use body::unzstd;
 use choose::{Draft, DraftSource};
+pub(crate) use earlier::Earlier;
 pub(crate) use edits::{Edit, apply as apply_edits};
 pub use encode::{Encoded, encode, encode_moved};
+pub(crate) use excerpt::TOO_FAR as EXCERPT_TOO_FAR;
 pub(crate) use frame::{Frame, read_frame};
 pub use index::{FrameIndex, FrameRef};
 pub(crate) use patch::{edited, patched, references};

@@ -50,10 +50,6 @@ impl VerifiedFrame {
         &self.bytes
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
-
     /// What it was checked against.
     pub(crate) fn listed(&self) -> FrameRef {
         self.listed

@@ -1,0 +1,88 @@
+//! What stands before a coded stream of the content of earlier frames: see FORMAT.md, "Excerpts".
+
+use crate::limits::{EARLIER_BYTES_MAX, EXCERPTS_BYTES_MAX};
+
+/// Bytes of an excerpt in the frame.
+pub(super) const EXCERPT_BYTES: usize = 8;
+
+/// What is wrong with an excerpt of content that does not exist.
+pub(crate) const TOO_FAR: &str = "an excerpt reaches back behind the first frame";
+
+/// Some bytes of the content of the frames before one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Excerpt {
+    /// From its first byte to the begin of the frame's own content. At most `EARLIER_BYTES_MAX`.
+    pub(crate) back_bytes: u32,
+    pub(crate) len_bytes: u32,
+}
+
+/// The bytes in the frame. `excerpts` are in the order of the content and apart; here the last one is the first, so that the first gap is what lies between it
+/// and the frame. By plane, as edits are.
+pub(super) fn write(excerpts: &[Excerpt]) -> Vec<u8> {
+    let mut reached = 0;
+    let fields = excerpts.iter().rev().map(|excerpt| {
+        let gap_bytes = excerpt.back_bytes - excerpt.len_bytes - reached;
+        reached = excerpt.back_bytes;
+        (gap_bytes.to_le_bytes(), excerpt.len_bytes.to_le_bytes())
+    });
+    let (gaps, lens): (Vec<_>, Vec<_>) = fields.unzip();
+    let mut out = Vec::with_capacity(excerpts.len() * EXCERPT_BYTES);
+    for field in [gaps, lens] {
+        for plane in 0..4 {
+            out.extend(field.iter().map(|bytes: &[u8; 4]| bytes[plane]));
+        }
+    }
+    out
+}
+
+/// Reads what [`write`] wrote.
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<Excerpt>, &'static str> {
+    if !bytes.len().is_multiple_of(EXCERPT_BYTES) {
+        return Err("the excerpts are not whole");
+    }
+    let count = bytes.len() / EXCERPT_BYTES;
+    let field = |first: usize, number: usize| {
+        let byte = |plane: usize| bytes.get((first + plane) * count + number).copied().unwrap_or_default();
+        u64::from(u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]))
+    };
+    let mut excerpts = Vec::with_capacity(count);
+    let (mut reached, mut all_bytes) = (0, 0);
+    for number in 0..count {
+        let (gap_bytes, len_bytes) = (field(0, number), field(4, number));
+        reached += gap_bytes + len_bytes;
+        all_bytes += len_bytes;
+        if len_bytes == 0 || reached > EARLIER_BYTES_MAX || all_bytes > EXCERPTS_BYTES_MAX {
+            return Err("an excerpt is empty, too far away or too long");
+        }
+        excerpts.push(Excerpt { back_bytes: reached as u32, len_bytes: len_bytes as u32 });
+    }
+    excerpts.reverse();
+    Ok(excerpts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let excerpt = |back_bytes, len_bytes| Excerpt { back_bytes, len_bytes };
+        let excerpts = [excerpt(EARLIER_BYTES_MAX as u32, 70_000), excerpt(300_000, 64), excerpt(299_936, 100)];
+        assert_eq!(read(&write(&excerpts)), Ok(excerpts.to_vec()));
+        assert_eq!(read(&write(&excerpts[1..])).unwrap().first(), Some(&excerpts[1]));
+        assert_eq!(read(&[]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_nobody_has_is_refused() {
+        let all = |gap_bytes: u32, len_bytes: u32| {
+            let fields = [gap_bytes.to_le_bytes(), len_bytes.to_le_bytes()].concat();
+            read(&fields).is_ok()
+        };
+        assert!(all(7, 64) && all(0, EXCERPTS_BYTES_MAX as u32));
+        assert!(!all(7, 0));
+        assert!(!all(EARLIER_BYTES_MAX as u32, 1) && !all(u32::MAX, u32::MAX));
+        assert!(!all(0, EXCERPTS_BYTES_MAX as u32 + 1));
+        assert!(read(&[0; EXCERPT_BYTES + 1]).is_err());
+    }
+}
