@@ -5,10 +5,12 @@
 use std::{
     fs::{self, File},
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
 };
 
 use form_delta::{
-    CloneKind, ErrorKind, Extent, FrameIndex, Image, Refreshed, Spool, clone_image, encode,
+    CloneKind, ErrorKind, Extent, FrameIndex, Image, Mapped, Refreshed, Spool, clone_image, encode,
     generate::{image, memory_file, noise},
     refresh_shadow, scan, verify_image,
 };
@@ -146,8 +148,59 @@ fn what_the_guest_freed_becomes_a_hole_in_the_shadow() {
     assert_eq!(shadow.metadata().unwrap().blocks() * 512, 4096);
 }
 
+/// Makes the file one that has these bytes; blocks of zeros are holes.
+fn rewrite(file: &File, bytes: &[u8]) {
+    file.set_len(0).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (block, at) in bytes.chunks(4096).zip((0..).step_by(4096)).filter(|(block, _)| block.iter().any(|b| *b != 0)) {
+        file.write_all_at(block, at).unwrap();
+    }
+}
+
+#[test]
+fn a_mapped_live_file_may_change_while_it_is_followed() {
+    let content = noise(1, 8 * MIB);
+    let (live, shadow) = (memory_file(&content).unwrap(), memory_file(&content).unwrap());
+    let mapped = Mapped::new(&live, &shadow).unwrap();
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let guest = scope.spawn(|| {
+            for (round, at) in (0_u64..).zip((0..8 * MIB as u64).step_by(12_345).cycle()) {
+                live.write_all_at(&round.to_le_bytes(), at).unwrap();
+                if ended.load(Relaxed) {
+                    break;
+                }
+            }
+        });
+        for _ in 0..20 {
+            mapped.refresh().unwrap();
+        }
+        ended.store(true, Relaxed);
+        guest.join().unwrap();
+    });
+    mapped.refresh().unwrap();
+    assert!(bytes(&live) == bytes(&shadow) && bytes(&live) != content);
+    assert_eq!(mapped.refresh().unwrap().changed, []);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn mapped_or_read_the_same_is_done(script in proptest::collection::vec(any::<u8>(), 0..120)) {
+        let (before, after) = form_delta::generate::image_pair(&script);
+        let [live, read, shadow] = [&after, &before, &before].map(|bytes| memory_file(bytes).unwrap());
+        let mapped = Mapped::new(&live, &shadow).unwrap();
+        let mut as_long = before.clone();
+        as_long.resize(after.len(), 1);
+        // Of other bytes and holes, then of another length, then as long as it was mapped again.
+        for now in [&after, &as_long, &after, &before, &as_long] {
+            rewrite(&live, now);
+            prop_assert_eq!(mapped.refresh().unwrap(), refresh_shadow(&live, &read).unwrap());
+            prop_assert!(bytes(&shadow) == *now);
+            prop_assert_eq!(shadow.metadata().unwrap().blocks(), read.metadata().unwrap().blocks());
+        }
+    }
 
     #[test]
     fn a_shadow_equals_the_live_file(script in proptest::collection::vec(any::<u8>(), 0..120)) {

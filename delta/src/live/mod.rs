@@ -1,7 +1,9 @@
-//! Makes one file equal another by copying what differs. It is the one place where files are read that a guest may be writing to: always into buffers of our own,
-//! never through a mapping.
+//! Makes one file equal another by copying what differs. It is the one place where files are read that a guest may be writing to: what is compared and written
+//! is always a copy of that in a buffer of our own.
 
-use std::{fs::File, os::unix::fs::FileExt};
+mod mapped;
+
+use std::{fs::File, ops::Range, os::unix::fs::FileExt};
 
 use rustix::{
     fs::{FallocateFlags, fallocate},
@@ -16,6 +18,9 @@ use crate::{
     limits::{BLOCK_BYTES, LIVE_SLICE_BYTES},
     parallel,
 };
+
+pub use mapped::Mapped;
+use mapped::Maps;
 
 /// What [`refresh_shadow`] moved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,10 +54,22 @@ pub(crate) fn refresh(
     within: &[Extent],
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Refreshed> {
+    refresh_in(live, shadow, None, within, go_on)
+}
+
+/// `maps` are of these two files, and of use while the live one has the length that is mapped: the shadow gets it before anything is read.
+fn refresh_in(
+    live: &File,
+    shadow: &File,
+    maps: Option<&Maps>,
+    within: &[Extent],
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Result<Refreshed> {
     let len_bytes = file_len(live, Object::Live)?;
     if file_len(shadow, Object::Shadow)? != len_bytes {
         shadow.set_len(len_bytes).map_err(Error::io("set the length of", Object::Shadow))?;
     }
+    let maps = maps.filter(|maps| maps.len_bytes == len_bytes);
     let whole_blocks = |extent: &Extent| {
         let end = extent.end.min(len_bytes).next_multiple_of(BLOCK_BYTES);
         Extent::new(extent.start / BLOCK_BYTES * BLOCK_BYTES, end.min(len_bytes))
@@ -64,7 +81,7 @@ pub(crate) fn refresh(
     let slices: Vec<Extent> = touched.into_iter().flat_map(|extent| image::slices(extent, LIVE_SLICE_BYTES)).collect();
     let moved = parallel::map(
         slices.len(),
-        || Copier { live, shadow, ours: Vec::new(), theirs: Vec::new() },
+        || Copier { live, shadow, maps, ours: Vec::new(), theirs: Vec::new() },
         |copier, number| {
             if !go_on() {
                 return Err(Error::Cancelled);
@@ -90,6 +107,7 @@ fn file_len(file: &File, object: Object) -> Result<u64> {
 struct Copier<'a> {
     live: &'a File,
     shadow: &'a File,
+    maps: Option<&'a Maps>,
     ours: Vec<u8>,
     theirs: Vec<u8>,
 }
@@ -101,28 +119,23 @@ impl Copier<'_> {
             return self.make_hole(extent, moved);
         }
         let len = extent.len_bytes() as usize;
-        self.theirs.resize(len, 0);
-        self.live.read_exact_at(&mut self.theirs, extent.start).map_err(Error::io("read", Object::Live))?;
         moved.bytes_read += extent.len_bytes();
-        if piece.right_data {
-            self.ours.resize(len, 0);
-            self.shadow.read_exact_at(&mut self.ours, extent.start).map_err(Error::io("read", Object::Shadow))?;
+        self.theirs.resize(len, 0);
+        if self.maps.is_none() {
+            self.live.read_exact_at(&mut self.theirs, extent.start).map_err(Error::io("read", Object::Live))?;
+            if piece.right_data {
+                self.ours.resize(len, 0);
+                self.shadow.read_exact_at(&mut self.ours, extent.start).map_err(Error::io("read", Object::Shadow))?;
+            }
         }
         let block_len = |at: usize| {
             let into = (extent.start + at as u64) % BLOCK_BYTES;
             ((BLOCK_BYTES - into) as usize).min(len - at)
         };
-        let differs = |at: usize| {
-            let block = at..at + block_len(at);
-            match piece.right_data {
-                true => self.theirs[block.clone()] != self.ours[block],
-                false => !is_zero(&self.theirs[block]),
-            }
-        };
         let mut at = 0;
         while at < len {
             let start = at;
-            while at < len && differs(at) {
+            while at < len && self.differs(piece, at..at + block_len(at)) {
                 at += block_len(at);
             }
             if start < at {
@@ -140,6 +153,21 @@ impl Copier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a block of the piece, at `block` in the buffers, is to be written. Of a mapped file it is copied there only now: so it is compared while it is in
+    /// the CPU's first cache.
+    fn differs(&mut self, piece: Piece, block: Range<usize>) -> bool {
+        let at = piece.extent.start + block.start as u64;
+        let theirs = &mut self.theirs[block.clone()];
+        if let Some(maps) = self.maps {
+            maps.read_live(at, theirs);
+        }
+        match (piece.right_data, self.maps) {
+            (false, _) => !is_zero(theirs),
+            (true, Some(maps)) => !maps.shadow_has(at, theirs),
+            (true, None) => *theirs != self.ours[block],
+        }
     }
 
     fn make_hole(&self, extent: Extent, moved: &mut Refreshed) -> Result<()> {
