@@ -9,14 +9,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use form_delta::{
-    Extent, Hash, Image, Manifest, Refreshed, cut_anew, normalise, refresh_extents, refresh_shadow, same_within,
+    Extent, Hash, Image, Manifest, Mapped, Refreshed, cut_anew, normalise, refresh_extents, refresh_shadow, same_within,
 };
 use form_vmm_hooks::Written;
 
 use super::bases::{self, staged_manifest};
 use super::build::delta;
 use super::hints::{self, Hints};
-use super::instance::{LocalInstance, file_name};
+use super::instance::{LocalInstance, MEMORY, file_name};
 use super::layout::{Layout, create_file, make_dir, remove_dir, write_durably};
 use super::limits::{WARM_ROUNDS_MAX, WARM_WRITTEN_BYTES_SMALL};
 use super::standby;
@@ -28,6 +28,9 @@ pub(crate) struct Shadow {
     path: PathBuf,
     live: File,
     copy: File,
+    /// Of memory: at the pause no page has to be mapped that a warm round has read. One that can't be read ends the node
+    /// (SIGBUS), and its keeper lets the guest go on.
+    mapped: Option<Mapped>,
     base_root: Option<Hash>,
     /// Of the copy, but for what was written `since`.
     manifest: Manifest,
@@ -153,9 +156,11 @@ impl Shadow {
         if let Some(base) = base.take_if(|_| damaged) {
             return Ok(Made::Damaged(base));
         }
+        let mapped = (artifact == MEMORY).then(|| Mapped::new(&live, &copy));
+        let mapped = mapped.transpose().map_err(|e| delta(artifact, e))?;
         let (artifact, base_root) = (artifact.to_owned(), base.map(|b| b.root));
         let (since, sample) = (Vec::new(), Vec::new());
-        let shadow = Self { artifact, path, live, copy, base_root, manifest, changed, since, hinted, sample };
+        let shadow = Self { artifact, path, live, copy, mapped, base_root, manifest, changed, since, hinted, sample };
         Ok(Made::Shadow(shadow))
     }
 
@@ -186,7 +191,11 @@ impl Shadow {
 
     /// Brings the copy up to the live file.
     pub(crate) fn follow(&self) -> Result<Refreshed, ApiError> {
-        refresh_shadow(&self.live, &self.copy).map_err(|e| delta(&self.artifact, e))
+        let done = match &self.mapped {
+            Some(mapped) => mapped.refresh(),
+            None => refresh_shadow(&self.live, &self.copy),
+        };
+        done.map_err(|e| delta(&self.artifact, e))
     }
 
     /// Takes note of where [`Shadow::follow`] has written.
@@ -195,7 +204,9 @@ impl Shadow {
     }
 
     /// The copy is complete: what it is now.
-    pub(crate) fn freeze(self, staging: &Path) -> Result<Still, ApiError> {
+    pub(crate) fn freeze(mut self, staging: &Path) -> Result<Still, ApiError> {
+        // Mapped pages are not counted as free memory, and an image lets go of its own.
+        self.mapped = None;
         let failed = |e| delta(&self.artifact, e);
         let image = Image::open(&self.path).map_err(failed)?;
         let manifest = form_delta::rechunk(&image, &self.manifest, self.since.clone()).map_err(failed)?;
