@@ -18,6 +18,7 @@ mod buffers;
 mod bulk;
 mod commit;
 mod congestion;
+mod cork;
 mod envelope;
 mod error;
 mod fetch;

@@ -4,14 +4,16 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{
     AckFrequencyConfig, ClientConfig, ConnectError, Connecting, Connection, ConnectionError, Endpoint, EndpointConfig,
-    IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 use quinn_proto::RandomConnectionIdGenerator;
 use ring::hmac;
 use rustls::sign::CertifiedKey;
 
-use crate::{Error, NodeKey, PeerAddr, Result, buffers, congestion::Ending, limits, route, tls, wire::CloseCode};
+use crate::{
+    Error, NodeKey, PeerAddr, Result, buffers, congestion::Ending, cork::Corked, limits, route, tls, wire::CloseCode,
+};
 
 /// The server name that QUIC's API wants; it is not sent, and nobody reads it.
 const SERVER_NAME: &str = "form";
@@ -71,7 +73,7 @@ impl Socket {
         let failed = |source| Error::Bind { addr, source };
         let udp = std::net::UdpSocket::bind(addr).map_err(failed)?;
         buffers::enlarge(&udp);
-        let endpoint = Endpoint::new(config, Some(server.clone()), udp, Arc::new(TokioRuntime)).map_err(failed)?;
+        let endpoint = Endpoint::new(config, Some(server.clone()), udp, Arc::new(Corked)).map_err(failed)?;
         Ok(Self { endpoint, certified, paths, server: Arc::new(server) })
     }
 
