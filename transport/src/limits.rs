@@ -43,7 +43,7 @@ pub const RECEIVE_WINDOW_BYTES_MAX: u32 = 16 * 1024 * 1024;
 pub const UNTRUSTED_WINDOW_BYTES: u32 = 64 * 1024;
 /// Bytes that a connection keeps until the peer has acknowledged them.
 pub const SEND_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-/// Largest UDP payload that is tried on a path. Ten of these, what is handed to the kernel at a time, still fit in the
+/// Largest UDP payload that is tried on a path. Ten of these, what quinn hands over at a time, still fit in the
 /// 64 KiB that it takes: with 6550 and more it would refuse, and each datagram would fall back to 1200 bytes.
 pub const DATAGRAM_BYTES_MAX: u16 = 6500;
 /// Bytes that may be on their way before anything was acknowledged: ten datagrams of the largest kind, as RFC 9002 has
