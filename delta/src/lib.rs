@@ -12,7 +12,7 @@
 //! * The same input gives the same bytes, on any number of threads.
 //! * Nothing is decoded before its BLAKE3 is checked, and nothing is allocated before its length is held against `limits`.
 //! * Memory of the process grows with an image only by its manifest (36 bytes for some 64 KiB); frozen images are mapped, and no more of them is in memory than
-//!   is being worked on. Of files that are [`Mapped`] all that was read is, but the pages are the page cache's.
+//!   is being worked on, or within `EARLIER_BYTES_MAX` of new bytes. Of files that are [`Mapped`] all that was read is, but the pages are the page cache's.
 //! * No network, clock or VM. Every call blocks; call it from a thread of your own.
 //!
 //! The formats are documented in FORMAT.md beside this crate's Cargo.toml.

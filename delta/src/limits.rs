@@ -28,11 +28,9 @@ pub const FRAMES_BEFORE_DOUBLE: usize = 2;
 pub const FRAME_CONTENT_BYTES_TARGET: u64 = 4 << 20;
 /// Most new bytes in a frame, before compression: the target, and one more run of chunks. Also the most that it takes from bases to decode them.
 pub const FRAME_CONTENT_BYTES_MAX: u64 = FRAME_CONTENT_BYTES_TARGET + NEW_RUN_BYTES_MAX;
-/// How far back a frame may refer to the new bytes of the frames before it. A reader keeps as much.
+/// How far back a frame may refer to the new bytes of the frames before it. A reader keeps as much, and one frame.
 pub const EARLIER_BYTES_MAX: u64 = 64 << 20;
-/// Most of them that a frame takes before its coded stream.
-pub const EXCERPTS_BYTES_MAX: u64 = FRAME_CONTENT_BYTES_MAX;
-/// Longest list of excerpts in a frame.
+/// Longest list of excerpts in a frame: one of eight bytes for each 64 of its new ones is less.
 pub const EXCERPTS_LISTED_BYTES_MAX: u32 = 1 << 20;
 /// Longest run of new chunks in one record.
 pub const NEW_RUN_BYTES_MAX: u64 = 1 << 20;
@@ -71,7 +69,7 @@ pub const EDITS_BYTES_MAX: u32 = 4 << 20;
 /// How much of a frame's edited blocks is looked at to see whether edits are the shortest way to say them.
 pub const EDITS_SAMPLE_BYTES: usize = 256 << 10;
 
-/// Threads that encode frames. Each takes up to some 60 MiB: a frame's content, the bytes before it, and zstd's tables for both.
+/// Threads that encode frames. Each takes up to some 40 MiB: a frame's content, the bytes before it, and zstd's tables for both.
 pub const ENCODE_THREADS_MAX: usize = 4;
 /// Frames that are encoded side by side, for each thread; bounds the encoder's memory.
 pub const FRAMES_IN_FLIGHT_PER_THREAD: usize = 2;

@@ -308,14 +308,14 @@ fn hostile_excerpts_are_refused_in_the_plan() {
     let plain = Sections { records: &record, hashes: &[7; 32], coded: &[1], ..Sections::default() };
     // One excerpt: gap and length, by plane.
     let excerpt = |gap: u32, len: u32| [gap.to_le_bytes(), len.to_le_bytes()].concat();
-    let (reach, most) = (limits::EARLIER_BYTES_MAX as u32, limits::EXCERPTS_BYTES_MAX as u32);
+    let reach = limits::EARLIER_BYTES_MAX as u32;
     type Case<'c> = (&'c str, Vec<u8>, &'c str);
     let cases: [Case<'_>; 6] = [
         ("half an excerpt", vec![1; 12], "the excerpts are not whole"),
         ("nothing", excerpt(5, 0), "an excerpt is empty"),
         ("too far", excerpt(reach, 64), "too far away"),
         ("too far by far", excerpt(u32::MAX, u32::MAX), "too far away"),
-        ("too long", excerpt(0, most + 1), "too long"),
+        ("too long", excerpt(0, 20_001), "longer than what repeats them"),
         ("of frames that do not exist", excerpt(0, 64), "an excerpt reaches back behind the first frame"),
     ];
     for (name, excerpts, reason) in cases {
@@ -323,9 +323,9 @@ fn hostile_excerpts_are_refused_in_the_plan() {
         assert!(error.to_string().contains(reason), "{name}: {error}");
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error:?}");
     }
-    let keep = new_record(20_000, &[part(KEEP, 5, &[])]);
-    let kept = Sections { records: &keep, hashes: &[7; 32], excerpts: &excerpt(0, 64), ..Sections::default() };
-    let error = rebuild_forged(&delta, &kept.frame()).unwrap_err();
+    let raw = new_record(20_000, &[part(RAW, 5, &[])]);
+    let raw = Sections { records: &raw, raw: &[1; 20_000], coded: &[], excerpts: &excerpt(0, 64), ..plain };
+    let error = rebuild_forged(&delta, &raw.frame()).unwrap_err();
     assert!(error.to_string().contains("there are excerpts and no coded stream"), "{error}");
     let mut bomb = plain.frame();
     bomb[6] = 16;

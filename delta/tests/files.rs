@@ -161,7 +161,7 @@ fn rewrite(file: &File, bytes: &[u8]) {
 fn a_mapped_live_file_may_change_while_it_is_followed() {
     let content = noise(1, 8 * MIB);
     let (live, shadow) = (memory_file(&content).unwrap(), memory_file(&content).unwrap());
-    let mapped = Mapped::new(&live, &shadow).unwrap();
+    let mut mapped = Mapped::new(&live, &shadow).unwrap();
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let guest = scope.spawn(|| {
@@ -190,7 +190,7 @@ proptest! {
     fn mapped_or_read_the_same_is_done(script in proptest::collection::vec(any::<u8>(), 0..120)) {
         let (before, after) = form_delta::generate::image_pair(&script);
         let [live, read, shadow] = [&after, &before, &before].map(|bytes| memory_file(bytes).unwrap());
-        let mapped = Mapped::new(&live, &shadow).unwrap();
+        let mut mapped = Mapped::new(&live, &shadow).unwrap();
         let mut as_long = before.clone();
         as_long.resize(after.len(), 1);
         // Of other bytes and holes, then of another length, then as long as it was mapped again.

@@ -4,10 +4,11 @@
 
 use std::{
     fs::{self, File},
+    io,
     os::unix::fs::FileExt,
 };
 
-use form_delta::{Image, diff, generate::noise, limits, rechunk, scan, verify_image};
+use form_delta::{Image, diff, encode, generate::noise, limits, rechunk, scan, verify_image};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 const MIB: u64 = 1 << 20;
@@ -15,6 +16,9 @@ const MIB: u64 = 1 << 20;
 const IMAGE_BYTES: u64 = 640 * MIB;
 /// The promise is 256 MiB for a whole process; this is what looking at images may take of it.
 const MEMORY_BYTES_MAX: u64 = 96 * MIB;
+
+/// The same, of encoding: what each thread takes, the new bytes that may be referred to, and a window of each image.
+const ENCODE_BYTES_MAX: u64 = 40 * MIB * limits::ENCODE_THREADS_MAX as u64 + limits::EARLIER_BYTES_MAX + 32 * MIB;
 
 /// The largest memory that the process had since the last call, in bytes.
 fn peak_bytes() -> u64 {
@@ -58,14 +62,31 @@ fn memory_is_bounded_whatever_the_size_of_the_images() {
     let rechunked = peak_bytes();
     verify_image(&new_file, &found.manifest).unwrap();
     let verified = peak_bytes();
+    let is_same = again == found.manifest && scan(&new) == found.manifest;
+    drop((base, new));
+    // New bytes that repeat others of 40 MiB before: those are looked at again.
+    let file = File::from(memfd_create("image", MemfdFlags::CLOEXEC).unwrap());
+    let pieces: Vec<Vec<u8>> = (0..40).map(|seed| noise(seed, MIB as usize)).collect();
+    for (piece, at) in pieces.iter().cycle().zip((0..IMAGE_BYTES).step_by(MIB as usize)) {
+        file.write_all_at(piece, at).unwrap();
+    }
+    drop(pieces);
+    let image = Image::from_file(file).unwrap();
+    let manifest = scan(&image);
+    peak_bytes();
+    let encoded = encode(&[], &image, &manifest, &[], &mut io::sink(), &mut |_, _| {}).unwrap();
+    let encode_bytes = peak_bytes();
+    assert!(encoded.index.frames_len_bytes() < 50 * MIB, "{:?}", encoded.totals);
+    assert!(encode_bytes <= ENCODE_BYTES_MAX, "encode took {} MiB", encode_bytes / MIB);
 
     assert_eq!(found.changed.len(), 32);
-    assert!(again == found.manifest && scan(&new) == found.manifest);
+    assert!(is_same);
     for (what, bytes) in [("scan", scanned), ("diff", compared), ("rechunk", rechunked), ("verify", verified)] {
         assert!(bytes <= MEMORY_BYTES_MAX, "{what} took {} MiB", bytes / MIB);
     }
     // Holes were not filled by looking at them.
     assert_eq!(Image::from_file(new_file).unwrap().allocated_bytes(), IMAGE_BYTES);
+    const { assert!(ENCODE_BYTES_MAX <= 256 * MIB && ENCODE_BYTES_MAX < IMAGE_BYTES / 2) };
     const { assert!(limits::COMPARED_BYTES_MAX < MEMORY_BYTES_MAX) };
     const JOB_BYTES_MAX: u64 = limits::PIECE_BYTES_MAX + limits::JOB_BYTES + limits::CHUNK_BYTES_MAX as u64;
     const { assert!(JOB_BYTES_MAX * (limits::THREADS_MAX as u64) < MEMORY_BYTES_MAX) };

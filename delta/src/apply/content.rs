@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// A frame whose streams are decoded, ready to be taken apart. This is all of a delta that is in memory.
+/// A frame whose streams are decoded, ready to be taken apart. Of a delta, this and what later frames may refer to is in memory.
 pub(super) struct Content<'a> {
     number: u32,
     bases: &'a [&'a Image],
@@ -39,18 +39,19 @@ impl<'a> Content<'a> {
         let coded = match (read.patched_bytes + read.plain_bytes) as usize {
             0 => Vec::new(),
             content_bytes => {
-                let mut before = Vec::new();
+                let old = references(bases, read.records.iter(), patched);
+                let edited_before: &[u8] = if read.edited_before { &edited } else { &[] };
+                let excerpts_bytes: usize = read.excerpts.iter().map(|excerpt| excerpt.len_bytes as usize).sum();
+                let mut before = Vec::with_capacity(excerpts_bytes + edited_before.len() + old.len());
                 for excerpt in &read.excerpts {
                     earlier.add(*excerpt, &mut before).ok_or(Error::damaged(
                         Object::Frame(number),
-                        32,
+                        40,
                         EXCERPT_TOO_FAR,
                     ))?;
                 }
-                if read.edited_before {
-                    before.extend(&edited);
-                }
-                before.extend(references(bases, read.records.iter(), patched));
+                before.extend(edited_before);
+                before.extend(old);
                 unzstd(bytes.get(read.coded.clone()).unwrap_or_default(), &before, content_bytes)
                     .map_err(|reason| Error::damaged(Object::Frame(number), read.coded.start as u64, reason))?
             }

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Object},
 };
 
-/// A guest's memory and its shadow, mapped: [`Mapped::refresh`] does what [`refresh_shadow`](crate::refresh_shadow) does. From the second time on no page has to
+/// A guest's memory and its shadow, mapped: [`Mapped::refresh`] does what [`refresh_shadow`](crate::refresh_shadow) does. From the second time on hardly a page has to
 /// be mapped any more, and it takes little more than a compare of the two where they lie. The pages are the page cache's; what is the process's own are their
 /// tables, 1/512 of the data of each.
 ///
@@ -34,7 +34,7 @@ impl Mapped {
     }
 
     /// Brings the shadow to equal the live file. One that is not as long as it was mapped is read as a file.
-    pub fn refresh(&self) -> Result<Refreshed> {
+    pub fn refresh(&mut self) -> Result<Refreshed> {
         let all = Extent::new(0, file_len(&self.live, Object::Live)?);
         refresh_in(&self.live, &self.shadow, Some(&self.maps), &[all], &|| true)
     }
@@ -58,12 +58,14 @@ impl Maps {
         // SAFETY: so many bytes are mapped there, and `bytes` is no part of a mapping. A guest may be writing to them, from another process: any mixture of old
         // and new bytes is a valid value, and nothing is decided by what is read there, only by the copy.
         unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) }
+        // That nobody reads there again in place of the copy.
+        std::hint::black_box(bytes);
     }
 
     /// Whether the shadow has these bytes at `at`.
     pub(super) fn shadow_has(&self, at: u64, bytes: &[u8]) -> bool {
         let ours = place(&self.shadow, at, bytes.len());
-        // SAFETY: so many bytes are mapped there. Nobody but us writes to the shadow, and of us only the thread that has this slice, which is here.
+        // SAFETY: so many bytes are mapped there. Nobody but `refresh` writes to the shadow, one call at a time, and in it only the thread that has this slice, which is here.
         bytes == unsafe { std::slice::from_raw_parts(ours, bytes.len()) }
     }
 }

@@ -72,7 +72,7 @@ pub fn plan(index: &FrameIndex, spool: &Spool, bases: &[&Manifest]) -> Result<Pl
             return Err(Error::damaged(Object::Frame(number), 8, "it does not begin where the frame before it ends"));
         }
         if frame.excerpts.first().is_some_and(|farthest| u64::from(farthest.back_bytes) > new_bytes) {
-            return Err(Error::damaged(Object::Frame(number), 32, EXCERPT_TOO_FAR));
+            return Err(Error::damaged(Object::Frame(number), 40, EXCERPT_TOO_FAR));
         }
         new_bytes += frame.new_bytes;
         for record in &frame.records {

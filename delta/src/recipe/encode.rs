@@ -8,12 +8,12 @@ use super::{
     edits::{self, Edited},
     frame::{Streams, write_frame},
     literal, patched, read_frame, references,
-    repeats::{Repeated, Repeats},
+    repeats::{Repeat, Repeats, excerpts},
 };
 use crate::{
     Base, Extent, Image, Manifest, Moved, Result,
     error::{Error, Object},
-    image::whole_blocks,
+    image::{intersects, normalise, whole_blocks},
     limits::{
         BASES_MAX, BLOCK_BYTES, EDITS_SAMPLE_BYTES, ENCODE_THREADS_MAX, FRAME_CONTENT_BYTES_FIRST,
         FRAME_CONTENT_BYTES_TARGET, FRAMES_BEFORE_DOUBLE, FRAMES_IN_FLIGHT_PER_THREAD, RECORDS_BYTES_TARGET,
@@ -90,8 +90,8 @@ pub fn encode_moved(
         progress(coded.end, new.len_bytes());
         Ok(())
     };
-    let job = |compressor: &mut Compressor, (steps, repeated): (Vec<Step>, Repeated)| {
-        coder.frame(&steps, repeated, compressor)
+    let job = |compressor: &mut Compressor, (steps, repeated): (Vec<Step>, Vec<Repeat>)| {
+        coder.frame(&steps, &repeated, compressor)
     };
     parallel::in_order(ENCODE_THREADS_MAX, FRAMES_IN_FLIGHT_PER_THREAD, batches, Compressor::new, job, take)?;
     out.flush().map_err(Error::io("write frames to", Object::Spool))?;
@@ -167,17 +167,18 @@ struct Coded {
 }
 
 impl Coder<'_> {
-    fn frame(&self, steps: &[Step], repeated: Repeated, compressor: &mut Compressor) -> Result<Coded> {
+    fn frame(&self, steps: &[Step], repeats: &[Repeat], compressor: &mut Compressor) -> Result<Coded> {
         let position = steps.first().map_or(0, |step| step.extent.start);
         let end = steps.last().map_or(0, |step| step.extent.end);
-        let mut records: Vec<Record> = steps.iter().map(|step| self.record(step, &repeated.here)).collect();
+        let repeated: Vec<Extent> = repeats.iter().map(|repeat| repeat.here).collect();
+        let mut records: Vec<Record> = steps.iter().map(|step| self.record(step, &repeated)).collect();
         if !self.edits_are_shorter(position, &records, compressor) {
             replace_sources(&mut records, |source| match source {
                 PartSource::Edited(place) => PartSource::Patched(place),
                 other => other,
             });
         }
-        let streams = self.streams(position, &mut records, repeated, compressor);
+        let streams = self.streams(position, &mut records, repeats, compressor);
         let frame = VerifiedFrame::made(write_frame(position, &records, streams, compressor));
         let mut totals = Totals::default();
         totals.add(&read_frame(&frame)?);
@@ -233,28 +234,26 @@ impl Coder<'_> {
         &self,
         position: u64,
         records: &mut [Record],
-        repeated: Repeated,
+        repeats: &[Repeat],
         compressor: &mut Compressor,
     ) -> Streams {
         let new = self.content(position, records, |source| matches!(source, PartSource::Edited(_)));
         let Edited { edits, noise, text } = Edited::of(&references(&self.bases, records.iter(), edited), &new);
-        let content_bytes = coded_bytes(records);
-        let edited_before = !new.is_empty() && content_bytes >= new.len() / EDITED_BEFORE_DIVISOR;
-        let mut bytes = Vec::new();
-        if content_bytes > 0 {
-            let excerpts = repeated.earlier.iter().filter_map(|extent| self.new.get(*extent));
-            let old = references(&self.bases, records.iter(), patched);
-            let excerpts_bytes: u64 = repeated.earlier.iter().map(Extent::len_bytes).sum();
-            bytes.reserve_exact(excerpts_bytes as usize + new.len() + old.len() + content_bytes);
-            excerpts.for_each(|excerpt| bytes.extend(excerpt));
-            if edited_before {
-                bytes.extend(new);
-            }
-            bytes.extend(old);
+        let mut coded = places(position, records, |source| matches!(source, PartSource::Patched(_)));
+        coded.extend(places(position, records, |source| source == PartSource::Plain));
+        let coded_bytes = len_bytes(&coded);
+        let edited_before = !new.is_empty() && coded_bytes >= new.len() / EDITED_BEFORE_DIVISOR;
+        let is_coded = normalise(coded.clone());
+        let (excerpts, earlier) = excerpts(repeats.iter().filter(|repeat| intersects(&is_coded, repeat.here)));
+        let old = references(&self.bases, records.iter(), patched);
+        let mut bytes = Vec::with_capacity(len_bytes(&earlier) + new.len() + old.len() + coded_bytes);
+        self.bytes(&earlier).for_each(|excerpt| bytes.extend(excerpt));
+        if edited_before {
+            bytes.extend(new);
         }
+        bytes.extend(old);
         let prefix_bytes = bytes.len();
-        self.add_content(position, records, |source| matches!(source, PartSource::Patched(_)), &mut bytes);
-        self.add_content(position, records, |source| source == PartSource::Plain, &mut bytes);
+        self.bytes(&coded).for_each(|part| bytes.extend(part));
         let level = self.level_of(bytes.get(prefix_bytes..).unwrap_or_default(), compressor);
         let coded = compressor.zstd(&bytes, prefix_bytes, level);
         drop(bytes);
@@ -267,7 +266,7 @@ impl Coder<'_> {
         let edited_before = edited_before && coded.is_some();
         let mut raw = self.content(position, records, |source| source == PartSource::Raw);
         raw.extend(noise);
-        let excerpts = if coded.is_some() { repeated.excerpts } else { Vec::new() };
+        let excerpts = if coded.is_some() { excerpts } else { Vec::new() };
         Streams { edits, text, raw, coded: coded.unwrap_or_default(), excerpts, edited_before }
     }
 
@@ -285,32 +284,34 @@ impl Coder<'_> {
 
     /// The new bytes of all parts of a kind, one after the other.
     fn content(&self, position: u64, records: &[Record], wanted: fn(PartSource) -> bool) -> Vec<u8> {
-        let mut content = Vec::new();
-        self.add_content(position, records, wanted, &mut content);
-        content
+        self.bytes(&places(position, records, wanted)).collect::<Vec<_>>().concat()
     }
 
-    fn add_content(&self, position: u64, records: &[Record], wanted: fn(PartSource) -> bool, content: &mut Vec<u8>) {
-        let mut position = position;
-        for record in records {
-            let mut part_at = position;
-            for part in record.parts() {
-                let end = part_at + u64::from(part.len_bytes);
-                if wanted(part.source) {
-                    content.extend(self.new.get(Extent::new(part_at, end)).unwrap_or_default());
-                }
-                part_at = end;
-            }
-            position += record.len_bytes();
-        }
+    fn bytes<'s>(&'s self, places: &'s [Extent]) -> impl Iterator<Item = &'s [u8]> {
+        places.iter().filter_map(|place| self.new.get(*place))
     }
 }
 
-/// Length of the coded stream's content.
-fn coded_bytes(records: &[Record]) -> usize {
-    let parts = records.iter().flat_map(Record::parts);
-    let coded = parts.filter(|part| matches!(part.source, PartSource::Plain | PartSource::Patched(_)));
-    coded.map(|part| part.len_bytes as usize).sum()
+/// Where all parts of a kind are in the new image.
+fn places(position: u64, records: &[Record], wanted: fn(PartSource) -> bool) -> Vec<Extent> {
+    let mut places = Vec::new();
+    let mut position = position;
+    for record in records {
+        let mut part_at = position;
+        for part in record.parts() {
+            let end = part_at + u64::from(part.len_bytes);
+            if wanted(part.source) {
+                places.push(Extent::new(part_at, end));
+            }
+            part_at = end;
+        }
+        position += record.len_bytes();
+    }
+    places
+}
+
+fn len_bytes(places: &[Extent]) -> usize {
+    places.iter().map(|place| place.len_bytes() as usize).sum()
 }
 
 fn replace_sources(records: &mut [Record], replace: impl Fn(PartSource) -> PartSource) {

@@ -1,6 +1,6 @@
 //! What stands before a coded stream of the content of earlier frames: see FORMAT.md, "Excerpts".
 
-use crate::limits::{EARLIER_BYTES_MAX, EXCERPTS_BYTES_MAX};
+use crate::limits::EARLIER_BYTES_MAX;
 
 /// Bytes of an excerpt in the frame.
 pub(super) const EXCERPT_BYTES: usize = 8;
@@ -16,7 +16,7 @@ pub(crate) struct Excerpt {
     pub(crate) len_bytes: u32,
 }
 
-/// The bytes in the frame. `excerpts` are in the order of the content and apart; here the last one is the first, so that the first gap is what lies between it
+/// The bytes in the frame. `excerpts` are in the order of the content and don't touch; here the last one is the first, so that the first gap is what lies between it
 /// and the frame. By plane, as edits are.
 pub(super) fn write(excerpts: &[Excerpt]) -> Vec<u8> {
     let mut reached = 0;
@@ -35,8 +35,8 @@ pub(super) fn write(excerpts: &[Excerpt]) -> Vec<u8> {
     out
 }
 
-/// Reads what [`write`] wrote.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Excerpt>, &'static str> {
+/// Reads what [`write`] wrote for a frame with so many new bytes.
+pub(super) fn read(bytes: &[u8], new_bytes: u64) -> Result<Vec<Excerpt>, &'static str> {
     if !bytes.len().is_multiple_of(EXCERPT_BYTES) {
         return Err("the excerpts are not whole");
     }
@@ -51,8 +51,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Excerpt>, &'static str> {
         let (gap_bytes, len_bytes) = (field(0, number), field(4, number));
         reached += gap_bytes + len_bytes;
         all_bytes += len_bytes;
-        if len_bytes == 0 || reached > EARLIER_BYTES_MAX || all_bytes > EXCERPTS_BYTES_MAX {
-            return Err("an excerpt is empty, too far away or too long");
+        if len_bytes == 0 || reached > EARLIER_BYTES_MAX {
+            return Err("an excerpt is empty, or too far away");
+        }
+        if number > 0 && gap_bytes == 0 {
+            return Err("two excerpts are one");
+        }
+        // They stand in the frame's content again. Without this, a short frame could ask for much work.
+        if all_bytes > new_bytes {
+            return Err("the excerpts are longer than what repeats them");
         }
         excerpts.push(Excerpt { back_bytes: reached as u32, len_bytes: len_bytes as u32 });
     }
@@ -67,22 +74,20 @@ mod tests {
     #[test]
     fn what_was_written_is_read() {
         let excerpt = |back_bytes, len_bytes| Excerpt { back_bytes, len_bytes };
-        let excerpts = [excerpt(EARLIER_BYTES_MAX as u32, 70_000), excerpt(300_000, 64), excerpt(299_936, 100)];
-        assert_eq!(read(&write(&excerpts)), Ok(excerpts.to_vec()));
-        assert_eq!(read(&write(&excerpts[1..])).unwrap().first(), Some(&excerpts[1]));
-        assert_eq!(read(&[]), Ok(Vec::new()));
+        let excerpts = [excerpt(EARLIER_BYTES_MAX as u32, 70_000), excerpt(300_000, 64), excerpt(299_935, 100)];
+        assert_eq!(read(&write(&excerpts), 70_164), Ok(excerpts.to_vec()));
+        assert_eq!(read(&write(&[excerpt(5, 5)]), 5), Ok(vec![excerpt(5, 5)]));
+        assert_eq!(read(&[], 0), Ok(Vec::new()));
     }
 
     #[test]
-    fn what_nobody_has_is_refused() {
-        let all = |gap_bytes: u32, len_bytes: u32| {
-            let fields = [gap_bytes.to_le_bytes(), len_bytes.to_le_bytes()].concat();
-            read(&fields).is_ok()
-        };
-        assert!(all(7, 64) && all(0, EXCERPTS_BYTES_MAX as u32));
-        assert!(!all(7, 0));
-        assert!(!all(EARLIER_BYTES_MAX as u32, 1) && !all(u32::MAX, u32::MAX));
-        assert!(!all(0, EXCERPTS_BYTES_MAX as u32 + 1));
-        assert!(read(&[0; EXCERPT_BYTES + 1]).is_err());
+    fn what_nobody_writes_is_refused() {
+        let excerpt = |back_bytes, len_bytes| Excerpt { back_bytes, len_bytes };
+        assert!(read(&write(&[excerpt(300_000, 64), excerpt(299_936, 100)]), 164).is_err());
+        assert!(read(&write(&[excerpt(300_000, 64)]), 63).is_err());
+        assert!(read(&write(&[excerpt(EARLIER_BYTES_MAX as u32 + 1, 64)]), 64).is_err());
+        assert!(read(&write(&[excerpt(300_000, 0)]), 64).is_err());
+        assert!(read(&[255; EXCERPT_BYTES], u64::MAX).is_err());
+        assert!(read(&[0; EXCERPT_BYTES + 1], 64).is_err());
     }
 }

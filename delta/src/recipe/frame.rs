@@ -161,7 +161,7 @@ pub(crate) fn read_frame(frame: &VerifiedFrame) -> Result<Frame> {
     let edits = edits::read(&section(edits_at, edits, EDITS_PACKED)?, edited_bytes)
         .map_err(|reason| Error::damaged(object, edits_at as u64, reason))?;
     let text = section(text_at, text, TEXT_PACKED)?.into_owned();
-    let excerpts = excerpt::read(&section(excerpts_at, excerpts, EXCERPTS_PACKED)?)
+    let excerpts = excerpt::read(&section(excerpts_at, excerpts, EXCERPTS_PACKED)?, new_bytes)
         .map_err(|reason| Error::damaged(object, excerpts_at as u64, reason))?;
     let of_edits = |is_noise: bool| -> u64 {
         let edits = edits.iter().filter(|edit| edit.is_noise == is_noise);

@@ -28,8 +28,9 @@ pub(crate) struct Shadow {
     path: PathBuf,
     live: File,
     copy: File,
-    /// Of memory: at the pause no page has to be mapped that a warm round has read. One that can't be read ends the node
-    /// (SIGBUS), and its keeper lets the guest go on.
+    /// Of a VMM's memory: at the pause no page has to be mapped that a warm round has read. One that can't be read ends the
+    /// node (SIGBUS), and its keeper lets the guest go on. Files that somebody else looks after are read: they may be cut
+    /// short.
     mapped: Option<Mapped>,
     base_root: Option<Hash>,
     /// Of the copy, but for what was written `since`.
@@ -156,7 +157,7 @@ impl Shadow {
         if let Some(base) = base.take_if(|_| damaged) {
             return Ok(Made::Damaged(base));
         }
-        let mapped = (artifact == MEMORY).then(|| Mapped::new(&live, &copy));
+        let mapped = (artifact == MEMORY && source.has_device()).then(|| Mapped::new(&live, &copy));
         let mapped = mapped.transpose().map_err(|e| delta(artifact, e))?;
         let (artifact, base_root) = (artifact.to_owned(), base.map(|b| b.root));
         let (since, sample) = (Vec::new(), Vec::new());
@@ -173,7 +174,7 @@ impl Shadow {
 
     /// As [`Shadow::follow`], when it is known where the live file was written to. True if that was found wrong, and it
     /// was followed without.
-    pub(crate) fn follow_hint(&self, written: &Written) -> Result<(Refreshed, bool), ApiError> {
+    pub(crate) fn follow_hint(&mut self, written: &Written) -> Result<(Refreshed, bool), ApiError> {
         let Some(extents) = hints::extents(written, &self.artifact, &self.live, &self.copy) else {
             return Ok((self.follow()?, false));
         };
@@ -190,8 +191,8 @@ impl Shadow {
     }
 
     /// Brings the copy up to the live file.
-    pub(crate) fn follow(&self) -> Result<Refreshed, ApiError> {
-        let done = match &self.mapped {
+    pub(crate) fn follow(&mut self) -> Result<Refreshed, ApiError> {
+        let done = match &mut self.mapped {
             Some(mapped) => mapped.refresh(),
             None => refresh_shadow(&self.live, &self.copy),
         };
