@@ -46,7 +46,9 @@ pub fn lines(comparison: &Comparison, rows: &[Row]) -> Vec<Line> {
         ("source", (|tool| tool.source.private_bytes) as fn(&ToolResult) -> u64),
         ("target", |tool| tool.target.private_bytes),
     ] {
-        let mut values: Vec<f64> = ours().map(|tool| usage(tool) as f64).collect();
+        // A commit's node as well as a command.
+        let nodes = comparison.pairs.iter().filter_map(|pair| pair.tool("form-commit"));
+        let mut values: Vec<f64> = ours().chain(nodes).map(|tool| usage(tool) as f64).collect();
         let verb = if side == "source" { "/make-private" } else { "/apply-private" };
         values.extend(rows.iter().filter(|row| row.bench == "growth" && row.name.ends_with(verb)).map(|row| row.value));
         let mib = most(values).map(|bytes| bytes / f64::from(1 << 20));

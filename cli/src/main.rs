@@ -7,6 +7,7 @@ mod client;
 mod clock;
 mod commands;
 mod exit;
+mod heap;
 mod keys;
 mod lost_image;
 mod output;
