@@ -35,6 +35,9 @@ fn main() -> ExitCode {
     if cli.command.is_keeper() {
         return form_node::keep();
     }
+    if cli.command.is_node() {
+        heap::give_back();
+    }
     let output = Output::new(cli.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

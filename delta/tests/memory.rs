@@ -64,9 +64,9 @@ fn memory_is_bounded_whatever_the_size_of_the_images() {
     let verified = peak_bytes();
     let is_same = again == found.manifest && scan(&new) == found.manifest;
     drop((base, new));
-    // New bytes that repeat others of 40 MiB before: those are looked at again.
+    // New bytes that repeat others of 60 MiB before: those are looked at again, by frames that are encoded while the next ones are out of their reach.
     let file = File::from(memfd_create("image", MemfdFlags::CLOEXEC).unwrap());
-    let pieces: Vec<Vec<u8>> = (0..40).map(|seed| noise(seed, MIB as usize)).collect();
+    let pieces: Vec<Vec<u8>> = (0..60).map(|seed| noise(seed, MIB as usize)).collect();
     for (piece, at) in pieces.iter().cycle().zip((0..IMAGE_BYTES).step_by(MIB as usize)) {
         file.write_all_at(piece, at).unwrap();
     }
@@ -76,7 +76,7 @@ fn memory_is_bounded_whatever_the_size_of_the_images() {
     peak_bytes();
     let encoded = encode(&[], &image, &manifest, &[], &mut io::sink(), &mut |_, _| {}).unwrap();
     let encode_bytes = peak_bytes();
-    assert!(encoded.index.frames_len_bytes() < 50 * MIB, "{:?}", encoded.totals);
+    assert!(encoded.index.frames_len_bytes() < 80 * MIB, "{:?}", encoded.totals);
     assert!(encode_bytes <= ENCODE_BYTES_MAX, "encode took {} MiB", encode_bytes / MIB);
 
     assert_eq!(found.changed.len(), 32);

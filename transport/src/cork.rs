@@ -2,8 +2,9 @@
 //!
 //! quinn hands over ten datagrams at a time, and its connections pause after twenty. Of 1452 bytes each, that is a
 //! quarter of what one system call can carry; every call crosses the network stack, and every pause the scheduler. So
-//! what a connection sends while it is polled is kept here, it is polled again while it fills what is left, and then
-//! all of it goes out at once. Measured on loopback: a third of the calls, about 5 % more bytes per CPU-second.
+//! what a connection sends while it is polled is kept here, it is polled once more if it may fill what is left, and then
+//! all of it goes out at once. Measured on loopback: a third as many calls, about 5 % more bytes per CPU-second.
+//! Datagrams of which ten take more than a quarter of a call, those above 1637 bytes, go out as they come.
 
 use std::{
     cell::RefCell,
@@ -41,15 +42,10 @@ impl Runtime for Corked {
     fn spawn(&self, mut driver: Pin<Box<dyn Future<Output = ()> + Send>>) {
         let mut batch = Batch::default();
         tokio::spawn(std::future::poll_fn(move |cx| {
-            let mut done;
-            loop {
-                let before = batch.bytes.len();
-                CORK.set(Some(std::mem::take(&mut batch)));
-                done = driver.as_mut().poll(cx);
-                batch = CORK.take().unwrap_or_default();
-                if done.is_ready() || !batch.wants_more(before) {
-                    break;
-                }
+            let before = batch.bytes.len();
+            let mut done = batch.corked(|| driver.as_mut().poll(cx));
+            if done.is_pending() && batch.wants_more(before) {
+                done = batch.corked(|| driver.as_mut().poll(cx));
             }
             batch.poll_flush(cx);
             done
@@ -62,6 +58,15 @@ impl Runtime for Corked {
 
     fn now(&self) -> Instant {
         TokioRuntime.now()
+    }
+}
+
+/// Takes the cork off this thread, should what is polled panic: nobody would send what others leave there.
+struct Uncork;
+
+impl Drop for Uncork {
+    fn drop(&mut self) {
+        CORK.take();
     }
 }
 
@@ -124,6 +129,15 @@ struct Way {
 }
 
 impl Batch {
+    /// Polls a driver; what it sends is kept here.
+    fn corked<T>(&mut self, poll: impl FnOnce() -> T) -> T {
+        let _uncork = Uncork;
+        CORK.set(Some(std::mem::take(self)));
+        let polled = poll();
+        *self = CORK.take().unwrap_or_default();
+        polled
+    }
+
     /// Keeps datagrams, and sends those before them if they cannot go together. Fails without having kept them when
     /// the kernel takes no more.
     fn push(&mut self, socket: &Arc<dyn AsyncUdpSocket>, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -170,6 +184,8 @@ impl Batch {
             }
         }
         self.way = None;
+        // It is that way's socket which was waited for.
+        self.writable = None;
         self.bytes.clear();
         Ok(())
     }
@@ -180,7 +196,7 @@ impl Batch {
             && let Some(way) = &self.way
         {
             let writable = self.writable.get_or_insert_with(|| Arc::clone(&way.socket).create_io_poller());
-            // An error here would come back when sending.
+            // tokio has errors here only when it ends.
             if !matches!(writable.as_mut().poll_writable(cx), Poll::Ready(Ok(()))) {
                 break;
             }

@@ -29,6 +29,11 @@ impl Command {
     pub(crate) fn is_keeper(&self) -> bool {
         matches!(self, Command::Node(command) if command.is_keeper())
     }
+
+    /// Whether this is a node, which lives long.
+    pub(crate) fn is_node(&self) -> bool {
+        matches!(self, Command::Node(command) if command.is_node())
+    }
 }
 
 pub(crate) async fn run(command: Command, output: Output) -> Result<(), Stop> {

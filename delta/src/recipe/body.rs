@@ -42,7 +42,7 @@ impl Compressor {
         self.0.set_parameter(CParameter::WindowLog(WINDOW_LOG)).expect(known);
         let positions = prefix_bytes + bytes.len();
         let table_log = if level < ZSTD_LEVEL_SMALL {
-            // Our faster levels have room for half a million positions at most, and forget the oldest first: the prefix. It must know that until what stands on it,
+            // Our faster levels have room for half a million positions at most, and forget the oldest first: the prefix. It should know that until what stands on it,
             // which comes first and is about as long, is through. What repeats an excerpt may come later, and short ones are forgotten by then: to know all
             // positions would save 0.2 % of a disk with new packages, in half as long again.
             (2 * prefix_bytes).min(positions).next_power_of_two().ilog2().clamp(TABLE_LOG_USUAL, TABLE_LOG_MAX)

@@ -7,7 +7,11 @@ use std::collections::VecDeque;
 use twox_hash::XxHash3_64;
 
 use super::excerpt::Excerpt;
-use crate::{Extent, Image, image::normalise, limits::EARLIER_BYTES_MAX};
+use crate::{
+    Extent, Image,
+    image::normalise,
+    limits::{EARLIER_BYTES_MAX, ENCODE_THREADS_MAX, FRAME_CONTENT_BYTES_MAX},
+};
 
 /// Length of a string; also of the shortest repeat that is taken.
 const STRING_BYTES: usize = 64;
@@ -17,6 +21,8 @@ const CHOSEN_LOG: u32 = 6;
 const SAMPLING_LOG: u32 = 7;
 /// Most places that are listed: one for each string that is in reach. The newest takes the place of an older one.
 const SLOTS_LOG_MAX: u32 = (EARLIER_BYTES_MAX >> SAMPLING_LOG).ilog2();
+/// How far back content is kept in mind: what is in reach of the frames that are being encoded meanwhile.
+const KEPT_BYTES: u64 = EARLIER_BYTES_MAX + ENCODE_THREADS_MAX as u64 * FRAME_CONTENT_BYTES_MAX;
 /// A slot: the lower bits of the hash, and the position in the image of the byte behind the string.
 const POSITION_BITS: u32 = 40;
 const POSITION: u64 = (1 << POSITION_BITS) - 1;
@@ -24,7 +30,7 @@ const POSITION: u64 = (1 << POSITION_BITS) - 1;
 /// Goes through the content of frame after frame.
 pub(super) struct Repeats {
     slots: Vec<u64>,
-    /// Content that is in reach, in order of both the content and the image.
+    /// Content that is kept in mind, in order of both the content and the image.
     runs: VecDeque<Run>,
     /// Of all content so far.
     len_bytes: u64,
@@ -65,7 +71,7 @@ struct Run {
 }
 
 impl Repeats {
-    /// The table follows what there is to be looked at, 4 MiB at most; what is in reach is a list of stretches.
+    /// The table follows what there is to be looked at, 4 MiB at most; what is kept in mind is a list of stretches.
     pub(super) fn new(content_bytes: u64) -> Repeats {
         let strings = (content_bytes >> SAMPLING_LOG).max(1);
         let slots_log = strings.next_power_of_two().ilog2().min(SLOTS_LOG_MAX);
@@ -77,20 +83,20 @@ impl Repeats {
         let frame_at = self.len_bytes;
         let mut out_of_reach = None;
         while let Some(first) = self.runs.front()
-            && first.at + EARLIER_BYTES_MAX < frame_at
+            && first.at + KEPT_BYTES < frame_at
         {
             let start = out_of_reach.map_or(first.extent.start, |extent: Extent| extent.start);
             out_of_reach = Some(Extent::new(start, first.extent.end));
             self.runs.pop_front();
         }
-        // It was looked at again since its frame was encoded.
+        // It was looked at again since its frame was encoded, and no frame that still is can do so.
         if let Some(extent) = out_of_reach {
             new.release(extent);
         }
         let (mut repeats, mut runs, mut listed) = (Vec::new(), Vec::new(), Vec::new());
         for extent in content {
             let strings = strings(new.get(extent).unwrap_or_default());
-            self.look(new, extent, &strings, |here, earlier, run| {
+            self.look(new, extent, frame_at, &strings, |here, earlier, run| {
                 let at = run.at + (earlier.start - run.extent.start);
                 repeats.push(Repeat { here, earlier, back_bytes: frame_at - at });
             });
@@ -113,8 +119,15 @@ impl Repeats {
         key.checked_shr(u64::BITS - self.slots.len().ilog2()).unwrap_or(0) as usize
     }
 
-    /// Says what of a stretch of content with these strings stands in earlier frames, and where there.
-    fn look(&self, new: &Image, extent: Extent, strings: &[(usize, u64)], mut found: impl FnMut(Extent, Extent, &Run)) {
+    /// Says what of a stretch of content with these strings, in the frame at `frame_at`, stands in earlier frames, and where there.
+    fn look(
+        &self,
+        new: &Image,
+        extent: Extent,
+        frame_at: u64,
+        strings: &[(usize, u64)],
+        mut found: impl FnMut(Extent, Extent, &Run),
+    ) {
         let bytes = new.get(extent).unwrap_or_default();
         // Up to where the bytes are known to be a repeat.
         let mut covered = 0;
@@ -125,7 +138,8 @@ impl Repeats {
             }
             let there = listed & POSITION;
             let number = self.runs.partition_point(|run| run.extent.end < there);
-            let Some(run) = self.runs.get(number).filter(|run| run.extent.start < there) else { continue };
+            let is_in_reach = |run: &&Run| run.extent.start < there && run.at + EARLIER_BYTES_MAX >= frame_at;
+            let Some(run) = self.runs.get(number).filter(is_in_reach) else { continue };
             let Some((before, behind)) =
                 new.get(run.extent).and_then(|old| old.split_at_checked((there - run.extent.start) as usize))
             else {

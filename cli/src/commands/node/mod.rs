@@ -29,6 +29,10 @@ impl NodeCommand {
     pub(super) fn is_keeper(&self) -> bool {
         matches!(self, NodeCommand::Keeper(_))
     }
+
+    pub(super) fn is_node(&self) -> bool {
+        matches!(self, NodeCommand::Run(_))
+    }
 }
 
 pub(super) async fn run(command: NodeCommand, output: Output) -> Result<(), Stop> {

@@ -7,7 +7,6 @@ use tracing_subscriber::EnvFilter;
 
 use super::log;
 use crate::exit::Stop;
-use crate::heap;
 use crate::lost_image::LostImage;
 use crate::output::Output;
 
@@ -33,7 +32,6 @@ pub(super) async fn run(args: RunArgs, output: Output) -> Result<(), Stop> {
         _ => EnvFilter::new("info"),
     };
     log::begin(filter);
-    heap::give_back();
     let mut signals = Signals::listen()?;
     let mut lost = LostImage::listen()?;
     let (end, ended) = oneshot::channel();
