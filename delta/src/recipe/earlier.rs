@@ -1,3 +1,5 @@
+//! What a reader keeps of the frames that it has been through.
+
 use std::{collections::VecDeque, sync::Arc};
 
 use super::excerpt::Excerpt;
